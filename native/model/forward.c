@@ -1,0 +1,34 @@
+/* The forward pass of every model we run. An architecture is data: which weights exist, and a few numbers. A weight
+ * that is NULL is a step this model does not have. Nothing here knows a model's name or a device.
+ *
+ * A step is a ragged batch: each row brings some tokens, one while decoding and many in prefill, and nothing below
+ * distinguishes the two. */
+#include "forward.h"
+
+static void attention(const struct device *d, int32_t i, const struct step *s) {
+    const struct ops *op = d->ops;
+    const struct model *m = d->model;
+    const struct work *w = &d->work;
+    op->norm_qkv(d->self, m, &m->layers[i], s, w->x, w->q, w->k, w->v);
+    op->rotate_store(d->self, m, i, s, w->q, w->k, w->v);
+    op->attend(d->self, m, i, s, w->q, w->a);
+    op->linear_add(d->self, &m->layers[i].o, s, w->a, w->x);
+}
+
+static void feed_forward(const struct device *d, int32_t i, const struct step *s) {
+    const struct ops *op = d->ops;
+    const struct model *m = d->model;
+    const struct work *w = &d->work;
+    op->norm_glu(d->self, m, &m->layers[i], s, w->x, w->h);
+    op->linear_add(d->self, &m->layers[i].down, s, w->h, w->x);
+}
+
+int forward(const struct device *d, const struct step *s) {
+    d->ops->embed(d->self, d->model, s, d->work.x);
+    for (int32_t i = 0; i < d->model->n_layers; i++) {
+        attention(d, i, s);
+        feed_forward(d, i, s);
+    }
+    d->ops->head(d->self, d->model, s, d->work.x, d->work.logits);
+    return d->ops->finish(d->self);
+}

@@ -1,0 +1,71 @@
+/* The waist: what a device must be able to do. model/forward.c is written in these words and no others; native/cpu
+ * and native/cuda fill the table. The grain is that of one GPU kernel per operation and about seven per layer, so
+ * no fusion pass is needed. Operations cannot fail: all memory is taken when a device opens, and finish() reports.
+ *
+ * Every output element depends on its own row, the weights and the device's arithmetic, never on the batch. */
+#ifndef OPS_H
+#define OPS_H
+#include "localllm.h"
+#include "model/kv.h"
+#include "model/model.h"
+
+/* One step as the device holds it: a checked batch, plus what is derived from it once. */
+struct step {
+    ll_batch batch;          /* its arrays are readable by the device */
+    const int32_t *row_of;   /* (n_tokens) */
+    const int32_t *position; /* (n_tokens) */
+    const float *rotation;   /* (n_tokens, rope_dims / 2, 2) cosine and sine */
+};
+
+/* Activations, one row per token. h holds n_ff columns, q and a heads x head_dim, k and v KV heads x head_dim. */
+struct work {
+    float *x;      /* (max_tokens, n_embd) the residual stream */
+    float *q, *a;  /* (max_tokens, n_heads * head_dim) */
+    float *k, *v;  /* (max_tokens, n_kv_heads * head_dim) */
+    float *h;      /* (max_tokens, n_ff) */
+    float *logits; /* (max_samples, n_vocab) */
+};
+
+struct ops {
+    const char *name;
+    /* x = rows of the embedding */
+    void (*embed)(void *dev, const struct model *m, const struct step *s, float *x);
+    /* q, k, v = norm(x) through the layer's three products and biases */
+    void (*norm_qkv)(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
+                     float *q, float *k, float *v);
+    /* norms the heads of q and k if the layer does, rotates both by position, writes k and v to the KV cache */
+    void (*rotate_store)(void *dev, const struct model *m, int32_t layer, const struct step *s, float *q, float *k,
+                         const float *v);
+    /* a = attention of q over the KV cache, each token up to and including itself */
+    void (*attend)(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a);
+    /* x += w times in */
+    void (*linear_add)(void *dev, const struct linear *w, const struct step *s, const float *in, float *x);
+    /* h = silu(gate(norm(x))) * up(norm(x)) */
+    void (*norm_glu)(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
+                     float *h);
+    /* logits = head(norm(x)) of the sampled tokens only */
+    void (*head)(void *dev, const struct model *m, const struct step *s, const float *x, float *logits);
+    /* waits for the step and tells whether it succeeded */
+    int (*finish)(void *dev);
+};
+
+/* An opened device. The runner calls begin, forward() over ops, then logits. */
+struct device {
+    const struct ops *ops;
+    void *self;
+    const struct model *model; /* with pointers of this device */
+    struct work work;
+    int32_t threads;
+    int (*begin)(void *self, const ll_batch *b, struct step *out); /* takes the batch to the device */
+    /* Host memory with the last step's logits (n_samples, n_vocab); NULL and a reason when the device failed. */
+    const float *(*logits)(void *self);
+    void (*close)(void *self);
+};
+
+/* `plan` is filled by the same arithmetic that allocates: weight_bytes are those the device copies. */
+int cpu_plan(const struct ll_model *model, const ll_runner_config *c, ll_plan *plan);
+int cpu_open(struct device *out, const struct ll_model *model, const ll_runner_config *c);
+int cuda_plan(const struct ll_model *model, const ll_runner_config *c, ll_plan *plan);
+int cuda_open(struct device *out, const struct ll_model *model, const ll_runner_config *c);
+
+#endif

@@ -1,0 +1,5 @@
+"""`python -m localllm` is the command `localllm`."""
+
+from localllm.cli import main
+
+main()

@@ -1,0 +1,82 @@
+#define _POSIX_C_SOURCE 200809L
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "printable.h"
+#include "status.h"
+
+const char *file_shown(char out[SHOWN_PATH], const char *path) {
+    enum { KEPT = 250 };
+    uint64_t length = strlen(path);
+    if (length <= KEPT) return printable(out, SHOWN_PATH, path, length);
+    memcpy(out, "...", 3);
+    printable(out + 3, SHOWN_PATH - 3, path + length - KEPT, KEPT);
+    return out;
+}
+
+static int fail_errno(const char *shown, const char *verb) {
+    char reason[128] = "unknown error";
+    int number = errno;
+    if (strerror_r(number, reason, sizeof reason)) reason[0] = 0;
+    return fail(number == ENOMEM ? LL_ENOMEM : LL_EIO, "%s: cannot be %s: %s", shown, verb, reason);
+}
+
+static const char *kind_of(mode_t mode) {
+    return S_ISDIR(mode)    ? "a directory"
+           : S_ISFIFO(mode) ? "a pipe"
+           : S_ISCHR(mode)  ? "a character device"
+           : S_ISBLK(mode)  ? "a block device"
+           : S_ISSOCK(mode) ? "a socket"
+                            : "something else";
+}
+
+static int map(struct file *file, const char *shown) {
+    struct stat info;
+    if (fstat(file->fd, &info)) return fail_errno(shown, "examined");
+    if (!S_ISREG(info.st_mode)) {
+        return fail(LL_EIO, "%s: expected a regular file, found %s", shown, kind_of(info.st_mode));
+    }
+    if (info.st_size == 0) return fail(LL_EFORMAT, "%s: expected a GGUF file, found an empty one", shown);
+    if ((uint64_t)info.st_size > PTRDIFF_MAX) return fail(LL_ENOMEM, "%s: too large to be mapped here", shown);
+    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, file->fd, 0);
+    if (data == MAP_FAILED) return fail_errno(shown, "mapped");
+    file->data = data;
+    file->size = (uint64_t)info.st_size;
+    file->changed[0] = (int64_t)info.st_mtim.tv_sec;
+    file->changed[1] = (int64_t)info.st_mtim.tv_nsec;
+    return LL_OK;
+}
+
+int file_open(struct file *file, const char *path, const char *shown) {
+    *file = (struct file){.fd = -1};
+    /* Without O_NONBLOCK a pipe that nobody writes to would hold the caller for ever. */
+    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (file->fd < 0) return fail_errno(shown, "opened");
+    int status = map(file, shown);
+    if (status) file_close(file);
+    return status;
+}
+
+int file_settle(struct file *file, const char *shown) {
+    struct stat info;
+    if (fstat(file->fd, &info)) return fail_errno(shown, "examined");
+    if ((uint64_t)info.st_size != file->size || (int64_t)info.st_mtim.tv_sec != file->changed[0] ||
+        (int64_t)info.st_mtim.tv_nsec != file->changed[1]) {
+        return fail(LL_EIO, "%s: changed while it was opened; is it still being written?", shown);
+    }
+    close(file->fd);
+    file->fd = -1;
+    return LL_OK;
+}
+
+void file_close(struct file *file) {
+    if (file->fd >= 0) close(file->fd);
+    if (file->data) munmap((void *)(uintptr_t)file->data, (size_t)file->size);
+    *file = (struct file){.fd = -1};
+}

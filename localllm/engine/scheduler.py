@@ -1,0 +1,154 @@
+"""Decides what the next forward pass computes.
+
+There is no prefill phase and no decode phase. A sequence has some tokens and has computed some of them; each step
+lets every sequence catch up as far as the step's budget of tokens goes. One that is a single token behind always
+gets it: that is decoding. Those further behind share what is left, first come first served: that is chunked prefill.
+Prefix-cache hits and preemption only move `computed`.
+
+All sequences stand in one order, by rank: class first (0 high, 1 normal, 2 low), then arrival. Who needs room may
+take it from those that rank below, lowest first, and nobody is admitted past one that waits for room: so the very
+first of the order always gets on. Lest a lower class wait for ever, the eldest of all sequences moves to the high
+class once it has not advanced for `patience` steps.
+
+The pool must hold any one sequence at its full length, and a budget must have a token for each of `max_rows` rows.
+"""
+
+from bisect import bisect, insort
+from itertools import count as counter
+from operator import attrgetter
+
+from localllm.engine.block_manager import BlockManager
+from localllm.engine.sequence import FinishReason, Row, Sequence, State
+
+_rank = attrgetter("rank")
+
+
+class Scheduler:
+    def __init__(self, blocks: BlockManager, max_rows: int, patience: int = 1000) -> None:
+        self.blocks = blocks
+        self.max_rows = max_rows
+        self.patience = patience
+        self.running: list[Sequence] = []  # by rank, as is `waiting`
+        self.waiting: list[Sequence] = []
+        self.unfinished: dict[int, Sequence] = {}  # both of them by arrival, eldest first
+        self.arrivals = counter()
+        self.steps = self.preemptions = self.recomputed_blocks = 0
+
+    def add(self, seq: Sequence) -> None:
+        seq.rank = (seq.params.priority, next(self.arrivals))
+        seq.advanced = self.steps
+        self.unfinished[seq.rank[1]] = seq
+        insort(self.waiting, seq, key=_rank)
+
+    def schedule(self, budget: int) -> list[Row]:
+        """The rows of one step, at most `budget` tokens together."""
+        self.steps += 1
+        self._promote_eldest()
+        rows: list[Row] = []
+        filling: set[bytes] = set()  # keys of the blocks that these rows fill
+        set_aside = {seq for seq in self.running if seq.pending == 1}  # a token for each of those still to come
+        size = self.blocks.block_size
+        admitting = True
+
+        for seq in sorted(self.running + self.waiting[: self.max_rows], key=_rank):
+            set_aside.discard(seq)
+            spare = budget - len(set_aside)
+            if seq.state is State.WAITING:  # possibly preempted a moment ago
+                admitting = admitting and spare > 0 and self._admit(seq)
+                if not admitting:
+                    continue
+            if seq.pending > 1:
+                self.blocks.share(seq)
+                if not filling.isdisjoint(seq.keys[len(seq.blocks) : len(seq.blocks) + 1]):
+                    continue  # a row above computes its next block, which it will share in the next step
+            if (count := min(seq.pending, spare)) == 0:
+                continue
+            lacking = self.blocks.lacking(seq, seq.computed + count)
+            if lacking and not self._make_room(seq, lacking):
+                admitting = False  # it keeps what it has until there is room, and nobody overtakes it
+                continue
+            seq.blocks.extend(self.blocks.allocate(lacking))
+            rows.append(Row(seq, seq.computed, count, count == seq.pending))
+            budget -= count
+            if count > 1:
+                filling.update(seq.keys[seq.computed // size : (seq.computed + count) // size])
+        return rows
+
+    def commit(self, rows: list[Row], sampled: list[int]) -> None:
+        """Record that `rows` were computed. `sampled` has one token for each row that samples, -1 where that failed."""
+        size = self.blocks.block_size
+        tokens = iter(sampled)
+        for row in rows:
+            seq = row.seq
+            seq.computed = row.start + row.count
+            self.recomputed_blocks += max(0, min(seq.reached, seq.computed) // size - row.start // size)
+            if seq.computed > seq.reached:
+                seq.cached += max(0, row.start - seq.reached)
+                seq.reached, seq.advanced = seq.computed, self.steps
+            token = next(tokens) if row.samples else None
+            if token == -1:
+                self.finish(seq, "error")  # without publishing what led to it
+                continue
+            self.blocks.publish(seq, row.start)
+            if token is not None:
+                seq.tokens.append(token)
+                if token in seq.stop_tokens:
+                    self.finish(seq, "stop")
+                elif len(seq.tokens) >= seq.max_length:
+                    self.finish(seq, "length")
+
+    def finish(self, seq: Sequence, reason: FinishReason) -> None:
+        """End a sequence in whatever state it is."""
+        if seq.state is not State.FINISHED:
+            self._queue(seq).remove(seq)
+            self.blocks.drop(seq)
+            del self.unfinished[seq.rank[1]]
+            seq.state, seq.finish_reason = State.FINISHED, reason
+
+    def borrow(self, count: int) -> list[int]:
+        """`count` blocks for work outside the order; they go back by blocks.release()."""
+        while len(self.blocks.free) < count:
+            self._preempt(self.running[-1])
+        return self.blocks.allocate(count)
+
+    def _admit(self, seq: Sequence) -> bool:
+        """Let a waiting sequence run if there is room for all of its tokens, besides a block for each sequence above,
+        lest it be preempted as soon as they grow."""
+        self.blocks.share(seq)  # first, lest making room evict those
+        above = bisect(self.running, seq.rank, key=_rank)
+        if not self._make_room(seq, self.blocks.lacking(seq, len(seq.tokens)) + above, rows=1):
+            self.blocks.drop(seq)
+            return False
+        self._move(seq, State.RUNNING, seq.rank)
+        return True
+
+    def _make_room(self, seq: Sequence, blocks: int, rows: int = 0) -> bool:
+        """Have so many blocks and rows free, if need be at the cost of those that rank below."""
+        below = self.running[bisect(self.running, seq.rank, key=_rank) :]
+        free = self.blocks.free
+        if blocks > len(free) + sum(len(other.blocks) for other in below):
+            return False
+        while len(free) < blocks or len(self.running) + rows > self.max_rows:
+            if not below:
+                return False
+            self._preempt(below.pop())
+        return True
+
+    def _preempt(self, seq: Sequence) -> None:
+        """Back to waiting. What it computed stays findable until the space is used, so coming back is often cheap."""
+        self.blocks.drop(seq)
+        self._move(seq, State.WAITING, seq.rank)
+        self.preemptions += 1
+
+    def _promote_eldest(self) -> None:
+        eldest = next(iter(self.unfinished.values()), None)
+        if eldest and eldest.rank[0] > 0 and self.steps - eldest.advanced > self.patience:
+            self._move(eldest, eldest.state, (0, eldest.rank[1]))
+
+    def _move(self, seq: Sequence, state: State, rank: tuple[int, int]) -> None:
+        self._queue(seq).remove(seq)
+        seq.state, seq.rank = state, rank
+        insort(self._queue(seq), seq, key=_rank)
+
+    def _queue(self, seq: Sequence) -> list[Sequence]:
+        return self.running if seq.state is State.RUNNING else self.waiting

@@ -10,6 +10,9 @@ int fail(int code, const char *format, ...) {
     va_start(args, format);
     vsnprintf(sentence, sizeof sentence, format, args);
     va_end(args);
+    for (char *c = sentence; *c; c++) { /* names out of a file must not drive a terminal */
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+    }
     return code;
 }
 

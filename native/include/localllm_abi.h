@@ -82,7 +82,7 @@ typedef struct {
     int32_t n_layers, n_ctx, n_embd, n_ff, n_vocab, n_heads, n_kv_heads, head_dim;
     uint64_t weight_bytes;
     uint64_t n_params;
-    int32_t head_type;   /* tensor type of the largest share of the weights */
+    int32_t main_type;   /* tensor type of the largest share of the weights */
 } ll_model_info;
 
 int ll_model_open(ll_model **out, const ll_gguf *file);

@@ -1,0 +1,158 @@
+/* The border: arguments are checked here and nowhere further in, calls go inward, failures come back as a code and
+ * a sentence. A batch that passes check_batch cannot make an operation read or write outside its buffers. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "cpu/float_env.h"
+#include "cpu/sample.h"
+#include "model/forward.h"
+#include "runner.h"
+
+const char *ll_version(void) { return LL_VERSION; }
+
+const char *ll_abi_hash(void) { return LL_ABI_HASH; }
+
+/* ---- opening ---- */
+
+enum { MAX_THREADS = 1024, MAX_STEP = 1 << 20, MAX_BLOCKS = 1 << 26 };
+
+static int check_range(const char *field, int32_t value, int32_t low, int32_t high) {
+    if (value >= low && value <= high) return LL_OK;
+    return fail(LL_EINVAL, "%s: expected %d to %d, found %d", field, low, high, value);
+}
+
+static int check_config(const ll_runner_config *c) {
+    TRY(check_range("device", c->device, LL_CPU, LL_CUDA));
+    TRY(check_range("threads", c->threads, 0, MAX_THREADS));
+    TRY(check_range("n_blocks", c->n_blocks, 1, MAX_BLOCKS));
+    TRY(check_range("max_tokens", c->max_tokens, 1, MAX_STEP));
+    TRY(check_range("max_rows", c->max_rows, 1, c->max_tokens));
+    return check_range("max_samples", c->max_samples, 1, c->max_tokens);
+}
+
+int ll_plan_runner(const ll_model *model, const ll_runner_config *config, ll_plan *out) {
+    TRY(check_config(config));
+    return config->device == LL_CUDA ? cuda_plan(model, config, out) : cpu_plan(model, config, out);
+}
+
+int ll_runner_open(ll_runner **out, const ll_model *model, const ll_runner_config *config) {
+    *out = NULL;
+    TRY(check_config(config));
+    ll_runner *r = calloc(1, sizeof *r);
+    void *scratch = malloc(sample_scratch(model->view.n_vocab));
+    int status = r && scratch ? LL_OK : fail(LL_ENOMEM, "no memory for a runner");
+    if (!status) status = config->device == LL_CUDA ? cuda_open(&r->device, model, config) : cpu_open(&r->device, model, config);
+    if (status) {
+        free(scratch);
+        free(r);
+        return status;
+    }
+    r->model = model;
+    r->config = *config;
+    r->sample_scratch = scratch;
+    *out = r;
+    return LL_OK;
+}
+
+void ll_runner_close(ll_runner *runner) {
+    if (!runner) return;
+    runner->device.close(runner->device.self);
+    free(runner->sample_scratch);
+    free(runner);
+}
+
+int32_t ll_runner_threads(const ll_runner *runner) { return runner->device.threads; }
+
+/* ---- a step ---- */
+
+static int check_row(const ll_runner *r, const ll_batch *b, int32_t row) {
+    int32_t count = b->row_start[row + 1] - b->row_start[row], size = r->config.block_size;
+    if (count < 1) return fail(LL_EINVAL, "batch.row_start: expected at least one token in row %d, found %d", row, count);
+    if (b->row_pos[row] < 0 || b->row_pos[row] > INT32_MAX - count)
+        return fail(LL_EINVAL, "batch.row_pos: row %d starts at %d", row, b->row_pos[row]);
+    int32_t blocks = (b->row_pos[row] + count - 1) / size + 1;
+    if (blocks > b->max_blocks)
+        return fail(LL_EINVAL, "batch.blocks: row %d needs %d blocks, found %d", row, blocks, b->max_blocks);
+    for (int32_t i = 0; i < blocks; i++) {
+        int32_t block = b->blocks[(int64_t)row * b->max_blocks + i];
+        if (block < 0 || block >= r->config.n_blocks)
+            return fail(LL_EINVAL, "batch.blocks: row %d, entry %d: expected 0 to %d, found %d", row, i,
+                        r->config.n_blocks - 1, block);
+    }
+    return LL_OK;
+}
+
+static int check_batch(const ll_runner *r, const ll_batch *b) {
+    TRY(check_range("batch.n_rows", b->n_rows, 1, r->config.max_rows));
+    TRY(check_range("batch.n_tokens", b->n_tokens, b->n_rows, r->config.max_tokens));
+    TRY(check_range("batch.n_samples", b->n_samples, 0, r->config.max_samples));
+    TRY(check_range("batch.max_blocks", b->max_blocks, 1, INT32_MAX));
+    if (b->row_start[0] != 0 || b->row_start[b->n_rows] != b->n_tokens)
+        return fail(LL_EINVAL, "batch.row_start: expected 0 to %d, found %d to %d", b->n_tokens, b->row_start[0],
+                    b->row_start[b->n_rows]);
+    for (int32_t i = 0; i < b->n_rows; i++) { /* rising, and so inside the batch, before any row is read */
+        if (b->row_start[i + 1] <= b->row_start[i] || b->row_start[i + 1] > b->n_tokens)
+            return fail(LL_EINVAL, "batch.row_start: expected rising numbers up to %d, found %d after %d", b->n_tokens,
+                        b->row_start[i + 1], b->row_start[i]);
+        TRY(check_row(r, b, i));
+    }
+    for (int32_t i = 0; i < b->n_tokens; i++)
+        TRY(check_range("batch.tokens", b->tokens[i], 0, r->model->view.n_vocab - 1));
+    for (int32_t i = 0; i < b->n_samples; i++)
+        TRY(check_range("batch.samples", b->samples[i], i ? b->samples[i - 1] + 1 : 0, b->n_tokens - 1));
+    return LL_OK;
+}
+
+static int step(ll_runner *r, const ll_batch *batch) {
+    struct step s;
+    TRY(r->device.begin(r->device.self, batch, &s));
+    return forward(&r->device, &s);
+}
+
+int ll_forward(ll_runner *runner, const ll_batch *batch) {
+    runner->n_samples = 0;
+    TRY(check_batch(runner, batch));
+    uint32_t env = float_env_enter();
+    int status = step(runner, batch);
+    float_env_leave(env);
+    if (!status) runner->n_samples = batch->n_samples;
+    return status;
+}
+
+int ll_logits(ll_runner *runner, float *out) {
+    const float *logits = runner->device.logits(runner->device.self);
+    if (!logits) return LL_EDEVICE;
+    memcpy(out, logits, (size_t)runner->n_samples * (size_t)runner->model->view.n_vocab * sizeof *out);
+    return LL_OK;
+}
+
+/* ---- sampling ---- */
+
+static int sample(const float *logits, int32_t n_logits, int32_t n_vocab, const ll_sampling *rows, int32_t n,
+                  int32_t max_top, int32_t *tokens, float *logprobs, int32_t *top_ids, float *top_logprobs,
+                  void *scratch) {
+    for (int32_t i = 0; i < n; i++) TRY(check_range("sampling.logits", rows[i].logits, 0, n_logits - 1));
+    uint32_t env = float_env_enter();
+    int status = sample_rows(logits, n_vocab, rows, n, max_top, tokens, logprobs, top_ids, top_logprobs, scratch);
+    float_env_leave(env);
+    return status;
+}
+
+int ll_sample(ll_runner *runner, const ll_sampling *rows, int32_t n, int32_t max_top, int32_t *tokens, float *logprobs,
+              int32_t *top_ids, float *top_logprobs) {
+    const float *logits = runner->device.logits(runner->device.self);
+    if (!logits) return LL_EDEVICE;
+    return sample(logits, runner->n_samples, runner->model->view.n_vocab, rows, n, max_top, tokens, logprobs, top_ids,
+                  top_logprobs, runner->sample_scratch);
+}
+
+int ll_test_sample(const float *logits, int32_t n_vocab, const ll_sampling *rows, int32_t n, int32_t max_top,
+                   int32_t *tokens, float *logprobs, int32_t *top_ids, float *top_logprobs) {
+    TRY(check_range("n_vocab", n_vocab, 1, 1 << 24));
+    void *scratch = malloc(sample_scratch(n_vocab));
+    if (!scratch) return fail(LL_ENOMEM, "no memory for sampling");
+    int status = sample(logits, INT32_MAX, n_vocab, rows, n, max_top, tokens, logprobs, top_ids, top_logprobs, scratch);
+    free(scratch);
+    return status;
+}

@@ -1,0 +1,56 @@
+/* Doors for the tests of single kernels: one row decoded, one product at a level of choice. */
+#include <stdlib.h>
+
+#include "base/arena.h"
+#include "base/status.h"
+#include "cpu/float_env.h"
+#include "cpu/kernels.h"
+#include "quant/formats.h"
+#include "quant/types.h"
+
+static int check_shape(int32_t type, int64_t cols) {
+    const struct type *t = type_of(type);
+    if (!t) return fail(LL_EUNSUPPORTED, "type: %d is not built", type);
+    if (cols < 1 || cols % t->block)
+        return fail(LL_EINVAL, "columns: expected a multiple of %d for %s, found %lld", t->block, t->name,
+                    (long long)cols);
+    return LL_OK;
+}
+
+int ll_test_decode(int32_t type, const void *src, int64_t n, float *dst) {
+    TRY(check_shape(type, n));
+    decode_row(type, src, n, dst);
+    return LL_OK;
+}
+
+static void lay_out(struct activations *a, void **scratch, const struct kernels *k, struct arena *from) {
+    uint64_t n = (uint64_t)a->n, cols = (uint64_t)a->k;
+    a->q = arena_take(from, n * cols, 1);
+    a->scale = arena_take(from, n * (cols / 32 + 1), sizeof(float));
+    a->sums = arena_take(from, n * (cols / 16 + 1), sizeof(int16_t));
+    *scratch = arena_take(from, 1, (uint64_t)k->scratch(a->k, a->n));
+}
+
+int ll_test_matmul(const char *level, int32_t type, const void *w, int32_t rows, int32_t cols, const float *x,
+                   int32_t n, float *out) {
+    TRY(check_shape(type, cols));
+    const struct kernels *k = kernels_for(level);
+    if (!k) return LL_EUNSUPPORTED; /* kernels_for() has said why */
+    if (rows < 1 || n < 1) return fail(LL_EINVAL, "rows, n: expected at least 1, found %d and %d", rows, n);
+    struct activations a = {.n = n, .k = cols, .ld = cols, .x = x};
+    struct arena counted = {0};
+    void *scratch;
+    lay_out(&a, &scratch, k, &counted);
+    struct arena real = {aligned_alloc(ARENA_ALIGN, counted.used), 0};
+    if (!real.base) return fail(LL_ENOMEM, "no memory for %d x %d activations", n, cols);
+    lay_out(&a, &scratch, k, &real);
+    uint32_t env = float_env_enter();
+    for (int32_t t = 0; form_of(type) != FORM_FLOAT && t < n; t++)
+        k->quantize(cols, x + (int64_t)t * cols, a.q + (int64_t)t * cols, a.scale + (int64_t)t * (cols / 32),
+                    a.sums + (int64_t)t * (cols / 16));
+    const struct type *t = type_of(type);
+    k->matmul[type](w, cols / t->block * (int64_t)t->bytes, rows, &a, out, rows, scratch);
+    float_env_leave(env);
+    free(real.base);
+    return LL_OK;
+}

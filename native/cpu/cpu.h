@@ -1,0 +1,56 @@
+/* The CPU device: its kernels, its threads, the KV pool and the buffers of a step. Its operations are spread over
+ * ops.c (products, norms), attention.c and device.c (life and batches). */
+#ifndef CPU_H
+#define CPU_H
+#include "kernels.h"
+#include "ops.h"
+#include "row_kernels.h"
+#include "team.h"
+
+enum { ATTEND_TILE = 16 }; /* tokens of one row that share the conversion of a KV block */
+
+/* Tokens of one row that are attended together. */
+struct tile {
+    int32_t row, first, count; /* tokens [first, first + count) of the batch */
+};
+
+struct cpu {
+    const struct kernels *kernels;
+    const struct row_kernels *row;
+    struct team *team;
+    ll_runner_config config;
+    const struct model *model;
+    struct kv_layout kv;
+    uint8_t *pool;           /* (n_blocks, kv.block_bytes) */
+    uint64_t pool_bytes;
+    uint8_t *memory;         /* one piece: everything below, and the work buffers */
+    uint64_t memory_bytes;
+    int32_t *row_of, *position; /* (max_tokens) */
+    float *rotation;         /* (max_tokens, rope_dims / 2, 2) */
+    struct tile *tiles;      /* (max_tokens) of this step */
+    int32_t n_tiles;
+    float *normed;           /* (max_tokens, n_embd) */
+    int8_t *q;               /* (max_tokens, widest input) */
+    float *scale;            /* (max_tokens, widest input / 32) */
+    int16_t *sums;           /* (max_tokens, widest input / 16) */
+    uint8_t *scratch;        /* (threads, scratch_bytes) */
+    int64_t scratch_bytes, matmul_bytes;
+    struct work work;
+};
+
+extern const struct ops cpu_ops;
+
+/* attention.c */
+int64_t attend_scratch(const struct model *m, int32_t block_size);
+void cpu_attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a);
+
+/* ops.c: floats of output that a worker may hold aside */
+int64_t tile_floats(int32_t max_tokens);
+
+/* A worker's scratch: the products' own, then the operation's. Both aligned to 64. */
+static inline void *matmul_scratch(const struct cpu *c, int32_t worker) { return c->scratch + worker * c->scratch_bytes; }
+static inline float *op_scratch(const struct cpu *c, int32_t worker) {
+    return (float *)(void *)(c->scratch + worker * c->scratch_bytes + c->matmul_bytes);
+}
+
+#endif

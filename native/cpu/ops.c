@@ -1,0 +1,248 @@
+/* The CPU's operations around products. Each has two passes over the team: the tokens' inputs are normed and
+ * quantized, then the rows of the weights are shared out. Which worker takes which rows changes no bit. */
+#include <stdbool.h>
+#include <string.h>
+
+#include "cpu.h"
+#include "quant/formats.h"
+
+enum { TILE_FLOATS = 1 << 16, MAX_ROWS_PER_ITEM = 256, ROW_GROUP = 16 };
+
+/* What becomes of a product's output. */
+enum use { STORE, ADD, GLU };
+
+struct product {
+    struct cpu *cpu;
+    struct activations in;
+    enum use use;
+    int32_t count; /* of the weights below; a GLU's gate and up are one unit */
+    const struct linear *w[3];
+    float *out[3];               /* (n, rows of w) each */
+    int32_t first_item[4];       /* item numbers of each weight start here */
+    int32_t rows_per_item[3];
+};
+
+struct input {
+    struct cpu *cpu;
+    const float *x;             /* (n_tokens, k) */
+    const int32_t *pick;        /* (n) which tokens, or NULL: all in order */
+    const float *norm;          /* (k) or NULL: x as it is */
+    float eps;
+    bool quantized;
+    struct activations out;
+};
+
+int64_t tile_floats(int32_t max_tokens) {
+    int64_t least = (int64_t)max_tokens * ROW_GROUP;
+    return least > TILE_FLOATS ? least : TILE_FLOATS;
+}
+
+/* ---- inputs ---- */
+
+static void prepare_token(void *arg, int32_t t, int32_t worker) {
+    struct input *in = arg;
+    struct cpu *c = in->cpu;
+    int32_t k = in->out.k;
+    const float *x = in->x + (int64_t)(in->pick ? in->pick[t] : t) * k;
+    (void)worker;
+    if (in->norm) {
+        float *normed = c->normed + (int64_t)t * k;
+        c->row->norm(k, x, in->norm, in->eps, normed);
+        x = normed;
+    }
+    if (in->quantized)
+        c->kernels->quantize(k, x, c->q + (int64_t)t * k, c->scale + (int64_t)t * (k / 32), c->sums + (int64_t)t * (k / 16));
+}
+
+static bool any_quantized(const struct linear *const *w, int32_t count) {
+    for (int32_t i = 0; i < count; i++) {
+        if (form_of(w[i]->w.type) != FORM_FLOAT) return true;
+    }
+    return false;
+}
+
+static void prepare(struct input *in, int32_t n) {
+    struct cpu *c = in->cpu;
+    in->out.n = n;
+    in->out.ld = in->out.k;
+    in->out.x = in->norm ? c->normed : in->x;
+    in->out.q = c->q;
+    in->out.scale = c->scale;
+    in->out.sums = c->sums;
+    team_run(c->team, in->norm || in->quantized ? n : 0, prepare_token, in);
+}
+
+/* ---- products ---- */
+
+static void add_bias(float *out, int64_t ld, int32_t n, int32_t rows, const float *bias) {
+    if (!bias) return;
+    for (int32_t t = 0; t < n; t++, out += ld) {
+        for (int32_t r = 0; r < rows; r++) out[r] += bias[r];
+    }
+}
+
+static void multiply(const struct product *p, const struct linear *l, int32_t first, int32_t rows, float *out,
+                     int64_t ld, int32_t worker) {
+    const struct tensor *w = &l->w;
+    p->cpu->kernels->matmul[w->type](w->data + first * w->row_bytes, w->row_bytes, rows, &p->in, out, ld,
+                                     matmul_scratch(p->cpu, worker));
+    add_bias(out, ld, p->in.n, rows, l->bias ? l->bias + first : NULL);
+}
+
+static void product_item(void *arg, int32_t item, int32_t worker) {
+    const struct product *p = arg;
+    const struct row_kernels *row = p->cpu->row;
+    int32_t i = 0;
+    while (item >= p->first_item[i + 1]) i++;
+    int32_t total = p->w[i]->w.rows, first = (item - p->first_item[i]) * p->rows_per_item[i];
+    int32_t rows = total - first < p->rows_per_item[i] ? total - first : p->rows_per_item[i];
+    float *out = p->out[i] + first, *tile = op_scratch(p->cpu, worker);
+    if (p->use == STORE) {
+        multiply(p, p->w[i], first, rows, out, total, worker);
+        return;
+    }
+    multiply(p, p->w[i], first, rows, tile, rows, worker);
+    if (p->use == GLU) {
+        float *up = tile + (int64_t)p->in.n * rows;
+        multiply(p, p->w[i + 1], first, rows, up, rows, worker);
+        row->swiglu(p->in.n * rows, tile, up);
+    }
+    for (int32_t t = 0; t < p->in.n; t++) {
+        if (p->use == ADD) row->add(rows, tile + (int64_t)t * rows, out + (int64_t)t * total);
+        else memcpy(out + (int64_t)t * total, tile + (int64_t)t * rows, (size_t)rows * sizeof *out);
+    }
+}
+
+/* Enough items that a late worker costs little, few enough that a group's weights are unpacked once. */
+static int32_t rows_per_item(const struct cpu *c, int32_t rows, int32_t n) {
+    int32_t share = rows / (4 * team_threads(c->team)), fit = TILE_FLOATS / n;
+    if (share > MAX_ROWS_PER_ITEM) share = MAX_ROWS_PER_ITEM;
+    if (share > fit) share = fit;
+    share = share / ROW_GROUP * ROW_GROUP;
+    return share > ROW_GROUP ? share : ROW_GROUP;
+}
+
+static void run(struct product *p) {
+    if (p->in.n == 0) return;
+    for (int32_t i = 0; i < p->count; i++) {
+        int32_t rows = p->w[i]->w.rows;
+        p->rows_per_item[i] = rows_per_item(p->cpu, rows, p->in.n);
+        p->first_item[i + 1] = p->first_item[i] + (rows + p->rows_per_item[i] - 1) / p->rows_per_item[i];
+    }
+    team_run(p->cpu->team, p->first_item[p->count], product_item, p);
+}
+
+/* ---- the table ---- */
+
+struct embed {
+    struct cpu *cpu;
+    const struct model *m;
+    const struct step *s;
+    float *x;
+};
+
+static void embed_token(void *arg, int32_t t, int32_t worker) {
+    const struct embed *e = arg;
+    const struct tensor *w = &e->m->embed;
+    (void)worker;
+    decode_row(w->type, w->data + e->s->batch.tokens[t] * w->row_bytes, w->cols, e->x + (int64_t)t * w->cols);
+}
+
+static void cpu_embed(void *dev, const struct model *m, const struct step *s, float *x) {
+    struct embed e = {dev, m, s, x};
+    team_run(e.cpu->team, s->batch.n_tokens, embed_token, &e);
+}
+
+static void cpu_norm_qkv(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
+                         float *q, float *k, float *v) {
+    struct product p = {.cpu = dev, .use = STORE, .count = 3, .w = {&l->q, &l->k, &l->v}, .out = {q, k, v}};
+    struct input in = {.cpu = dev, .x = x, .norm = l->attn_norm, .eps = m->norm_eps, .out.k = m->n_embd,
+                       .quantized = any_quantized(p.w, 3)};
+    prepare(&in, s->batch.n_tokens);
+    p.in = in.out;
+    run(&p);
+}
+
+static void cpu_linear_add(void *dev, const struct linear *w, const struct step *s, const float *from, float *x) {
+    struct product p = {.cpu = dev, .use = ADD, .count = 1, .w = {w}, .out = {x}};
+    struct input in = {.cpu = dev, .x = from, .out.k = w->w.cols, .quantized = any_quantized(p.w, 1)};
+    prepare(&in, s->batch.n_tokens);
+    p.in = in.out;
+    run(&p);
+}
+
+static void cpu_norm_glu(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
+                         float *h) {
+    struct product p = {.cpu = dev, .use = GLU, .count = 1, .w = {&l->gate, &l->up}, .out = {h}};
+    struct input in = {.cpu = dev, .x = x, .norm = l->ffn_norm, .eps = m->norm_eps, .out.k = m->n_embd,
+                       .quantized = any_quantized(p.w, 2)};
+    prepare(&in, s->batch.n_tokens);
+    p.in = in.out;
+    run(&p);
+}
+
+static void cpu_head(void *dev, const struct model *m, const struct step *s, const float *x, float *logits) {
+    struct product p = {.cpu = dev, .use = STORE, .count = 1, .w = {&m->head}, .out = {logits}};
+    struct input in = {.cpu = dev, .x = x, .pick = s->batch.samples, .norm = m->out_norm, .eps = m->norm_eps,
+                       .out.k = m->n_embd, .quantized = any_quantized(p.w, 1)};
+    prepare(&in, s->batch.n_samples);
+    p.in = in.out;
+    run(&p);
+}
+
+/* ---- rotation and the KV cache ---- */
+
+struct rotate {
+    struct cpu *cpu;
+    const struct model *m;
+    const struct step *s;
+    int32_t layer;
+    float *q, *k;
+    const float *v;
+};
+
+static void rotate_heads(const struct rotate *w, int32_t token, int32_t heads, const float *norm, float *x) {
+    const struct model *m = w->m;
+    const float *rotation = w->s->rotation + (int64_t)token * m->rope_dims;
+    for (int32_t h = 0; h < heads; h++, x += m->head_dim) {
+        if (norm) w->cpu->row->norm(m->head_dim, x, norm, m->norm_eps, x);
+        w->cpu->row->rotate(m->rope_style, m->rope_dims, rotation, x);
+    }
+}
+
+static void rotate_token(void *arg, int32_t token, int32_t worker) {
+    const struct rotate *w = arg;
+    const struct model *m = w->m;
+    const struct layer *l = &m->layers[w->layer];
+    const struct kv_layout *kv = &w->cpu->kv;
+    int64_t width = (int64_t)m->n_kv_heads * m->head_dim;
+    float *k = w->k + token * width;
+    const float *v = w->v + token * width;
+    (void)worker;
+    rotate_heads(w, token, m->n_heads, l->q_norm, w->q + (int64_t)token * m->n_heads * m->head_dim);
+    rotate_heads(w, token, m->n_kv_heads, l->k_norm, k);
+
+    int32_t position = w->s->position[token], slot = position % kv->block_size;
+    const int32_t *blocks = w->s->batch.blocks + (int64_t)w->s->row_of[token] * w->s->batch.max_blocks;
+    int32_t block = blocks[position / kv->block_size];
+    for (int32_t h = 0; h < m->n_kv_heads; h++, k += m->head_dim, v += m->head_dim) {
+        uint8_t *key = w->cpu->pool + kv_offset(kv, block, w->layer, 0, h) + slot * kv->row_bytes;
+        w->cpu->row->store(kv->type, m->head_dim, k, key);
+        w->cpu->row->store(kv->type, m->head_dim, v, key + kv->plane_bytes);
+    }
+}
+
+static void cpu_rotate_store(void *dev, const struct model *m, int32_t layer, const struct step *s, float *q, float *k,
+                             const float *v) {
+    struct rotate w = {dev, m, s, layer, q, k, v};
+    team_run(w.cpu->team, s->batch.n_tokens, rotate_token, &w);
+}
+
+static int cpu_finish(void *dev) {
+    (void)dev; /* operations here are done when they return */
+    return 0;
+}
+
+const struct ops cpu_ops = {
+    "cpu", cpu_embed, cpu_norm_qkv, cpu_rotate_store, cpu_attend, cpu_linear_add, cpu_norm_glu, cpu_head, cpu_finish,
+};

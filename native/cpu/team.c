@@ -1,0 +1,144 @@
+#include "team.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "base/status.h"
+#include "float_env.h"
+
+enum { SPINS_BEFORE_SLEEP = 20000, SPINS_BEFORE_YIELD = 2000 };
+
+struct team {
+    pthread_t *threads; /* (count - 1) */
+    int32_t count, started;
+    /* The work of the current run. The run number is written last by the caller and read first by the workers. */
+    team_fn *fn;
+    void *arg;
+    int32_t items;
+    _Alignas(64) atomic_int next;    /* item to take */
+    _Alignas(64) atomic_int running; /* workers that have not finished this run */
+    _Alignas(64) atomic_uint run;
+    atomic_int sleepers;
+    bool closing;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+};
+
+struct seat {
+    struct team *team;
+    int32_t worker;
+};
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void take_items(struct team *t, int32_t worker) {
+    for (;;) {
+        int item = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed);
+        if (item >= t->items) return;
+        t->fn(t->arg, item, worker);
+    }
+}
+
+static unsigned wait_for_run(struct team *t, unsigned last) {
+    for (int i = 0; i < SPINS_BEFORE_SLEEP; i++) {
+        unsigned run = atomic_load_explicit(&t->run, memory_order_acquire);
+        if (run != last) return run;
+        relax();
+    }
+    pthread_mutex_lock(&t->lock);
+    atomic_fetch_add(&t->sleepers, 1);
+    while (atomic_load(&t->run) == last) pthread_cond_wait(&t->wake, &t->lock);
+    atomic_fetch_sub(&t->sleepers, 1);
+    pthread_mutex_unlock(&t->lock);
+    return atomic_load(&t->run);
+}
+
+static void *work(void *seat_pointer) {
+    struct seat seat = *(struct seat *)seat_pointer;
+    free(seat_pointer);
+    struct team *t = seat.team;
+    float_env_enter();
+    for (unsigned run = 0;;) {
+        run = wait_for_run(t, run);
+        if (t->closing) return NULL;
+        take_items(t, seat.worker);
+        atomic_fetch_sub_explicit(&t->running, 1, memory_order_release);
+    }
+}
+
+/* The lock makes sure that a worker on its way to sleep either sees the new run or is counted as a sleeper. */
+static void announce(struct team *t) {
+    atomic_fetch_add(&t->run, 1);
+    if (atomic_load(&t->sleepers) == 0) return;
+    pthread_mutex_lock(&t->lock);
+    pthread_cond_broadcast(&t->wake);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void team_run(struct team *t, int32_t items, team_fn *fn, void *arg) {
+    if (items <= 1 || t->started == 0) {
+        for (int32_t i = 0; i < items; i++) fn(arg, i, 0);
+        return;
+    }
+    t->fn = fn;
+    t->arg = arg;
+    t->items = items;
+    atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->running, t->started, memory_order_relaxed);
+    announce(t);
+    take_items(t, 0);
+    for (int i = 0; atomic_load_explicit(&t->running, memory_order_acquire) != 0; i++) {
+        if (i < SPINS_BEFORE_YIELD) relax();
+        else sched_yield(); /* a worker has lost its core: give it ours */
+    }
+}
+
+static int start_worker(struct team *t, int32_t worker) {
+    struct seat *seat = malloc(sizeof *seat);
+    if (!seat) return fail(LL_ENOMEM, "no memory for thread %d", worker);
+    *seat = (struct seat){t, worker};
+    if (pthread_create(&t->threads[worker - 1], NULL, work, seat)) {
+        free(seat);
+        return fail(LL_ENOMEM, "the system refused to start thread %d of %d", worker + 1, t->count);
+    }
+    t->started++;
+    return LL_OK;
+}
+
+int team_open(struct team **out, int32_t threads) {
+    struct team *t = aligned_alloc(64, (sizeof *t + 63) / 64 * 64);
+    *out = NULL;
+    if (!t) return fail(LL_ENOMEM, "no memory for a team of %d threads", threads);
+    *t = (struct team){.count = threads};
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->wake, NULL);
+    t->threads = calloc((size_t)threads, sizeof *t->threads);
+    int status = t->threads ? LL_OK : fail(LL_ENOMEM, "no memory for a team of %d threads", threads);
+    for (int32_t w = 1; w < threads && !status; w++) status = start_worker(t, w);
+    if (status) {
+        team_close(t);
+        return status;
+    }
+    *out = t;
+    return LL_OK;
+}
+
+void team_close(struct team *t) {
+    if (!t) return;
+    t->closing = true;
+    announce(t);
+    for (int32_t w = 0; w < t->started; w++) pthread_join(t->threads[w], NULL);
+    pthread_mutex_destroy(&t->lock);
+    pthread_cond_destroy(&t->wake);
+    free(t->threads);
+    free(t);
+}
+
+int32_t team_threads(const struct team *t) { return t->count; }

@@ -1,0 +1,14 @@
+/* What ll_runner is: a model on a device, and what sampling needs. */
+#ifndef RUNNER_H
+#define RUNNER_H
+#include "ops.h"
+
+struct ll_runner {
+    const struct ll_model *model;
+    ll_runner_config config;
+    struct device device;
+    void *sample_scratch;
+    int32_t n_samples; /* of the last step; 0 when there was none or it failed */
+};
+
+#endif

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -27,7 +28,7 @@ MODELS = ROOT / "models"
 
 class NativeBuild(Command):
     description = "build the native library and what lies beside it"
-    user_options: list = []
+    user_options: ClassVar[list] = []
 
     def initialize_options(self):
         self.build_lib = None
@@ -88,7 +89,7 @@ def translate_header(target):
 
 
 class Build(build):
-    sub_commands = [*build.sub_commands, ("build_native", None)]
+    sub_commands: ClassVar[list] = [*build.sub_commands, ("build_native", None)]
 
     def run(self):
         # What an earlier build left here would be packed again, modules deleted since included.

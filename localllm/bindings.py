@@ -54,7 +54,7 @@ def _load() -> tuple[Any, Any]:
     if not path.exists():
         raise errors.LocalLLMError(f"there is no native library at {path}; {_REBUILD}")
     try:
-        lib = ffi.dlopen(str(path.resolve()))
+        lib = ffi.dlopen(str(path.resolve()), ffi.RTLD_LAZY | ffi.RTLD_LOCAL)
         found = ffi.string(lib.ll_abi_hash()).decode()
     except (OSError, AttributeError) as problem:
         raise errors.LocalLLMError(f"the native library {path} cannot be used: {problem}; {_REBUILD}") from None

@@ -143,7 +143,7 @@ class ModelFile:
             check(lib.ll_gguf_tensor(self.handle, index, entry))
             name = _text(entry.name, entry.name_len)
             kind = _TENSOR_TYPES.get(entry.type, f"type {entry.type}")
-            shape = tuple(reversed(entry.dims[0 : entry.n_dims]))
+            shape = tuple(list(entry.dims[0 : entry.n_dims])[::-1])
             found.append(Tensor(name, kind, shape, entry.bytes))
         return tuple(found)
 

@@ -50,23 +50,30 @@ class BlockManager:
         """How many blocks it needs beyond its own to have `length` tokens computed."""
         return max(0, -(-length // self.block_size) - len(seq.blocks))
 
-    def share(self, seq: Sequence) -> None:
-        """Give it the cached blocks that go on where its own end. One token is always left for it to compute."""
+    def share(self, seq: Sequence) -> bytes | None:
+        """Give it the cached blocks that go on where its own end; the key of the first that is missing, if one is.
+
+        One token is always left for it to compute, and a block that it has begun is its own to fill.
+        """
         self._extend_keys(seq)
         if seq.computed % self.block_size:
-            return
+            return None
         for key in seq.keys[len(seq.blocks) : (len(seq.tokens) - 1) // self.block_size]:
             if (block := self.block_of.get(key)) is None:
-                break
+                return key
             self.free.pop(block, None)
             self.refs[block] += 1
             seq.blocks.append(block)
             seq.computed += self.block_size
+        return None
 
     def publish(self, seq: Sequence, start: int) -> None:
         """Make the blocks that tokens[start:computed] filled findable. The first block of a content wins."""
+        filled = range(start // self.block_size, seq.computed // self.block_size)
+        if not filled or not self.prefix_cache:
+            return
         self._extend_keys(seq)
-        for i in range(start // self.block_size, min(seq.computed // self.block_size, len(seq.keys))):
+        for i in filled:
             if seq.keys[i] not in self.block_of:
                 self.block_of[seq.keys[i]] = seq.blocks[i]
                 self.key_of[seq.blocks[i]] = seq.keys[i]

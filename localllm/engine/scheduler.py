@@ -1,16 +1,16 @@
 """Decides what the next forward pass computes.
 
 There is no prefill phase and no decode phase. A sequence has some tokens and has computed some of them; each step
-lets every sequence catch up as far as the step's budget of tokens goes. One that is a single token behind always
-gets it: that is decoding. Those further behind share what is left, first come first served: that is chunked prefill.
-Prefix-cache hits and preemption only move `computed`.
+lets every sequence catch up. One that is a single token behind always does: that is decoding. Those further behind
+share a number of tokens, first come first served: that is chunked prefill. Prefix-cache hits and preemption only move
+`computed`.
 
 All sequences stand in one order, by rank: class first (0 high, 1 normal, 2 low), then arrival. Who needs room may
 take it from those that rank below, lowest first, and nobody is admitted past one that waits for room: so the very
 first of the order always gets on. Lest a lower class wait for ever, the eldest of all sequences moves to the high
 class once it has not advanced for `patience` steps.
 
-The pool must hold any one sequence at its full length, and a budget must have a token for each of `max_rows` rows.
+The pool must hold any one sequence at its full length.
 """
 
 from bisect import bisect, insort
@@ -40,28 +40,24 @@ class Scheduler:
         self.unfinished[seq.rank[1]] = seq
         insort(self.waiting, seq, key=_rank)
 
-    def schedule(self, budget: int) -> list[Row]:
-        """The rows of one step, at most `budget` tokens together."""
+    def schedule(self, chunk: int) -> list[Row]:
+        """The rows of one step. Those of more than one token have at most `chunk` >= 1 tokens together."""
         self.steps += 1
         self._promote_eldest()
         rows: list[Row] = []
-        filling: set[bytes] = set()  # keys of the blocks that these rows fill
-        set_aside = {seq for seq in self.running if seq.pending == 1}  # a token for each of those still to come
+        filling: set[bytes | None] = set()  # keys of the blocks that these rows fill
         size = self.blocks.block_size
         admitting = True
 
         for seq in sorted(self.running + self.waiting[: self.max_rows], key=_rank):
-            set_aside.discard(seq)
-            spare = budget - len(set_aside)
             if seq.state is State.WAITING:  # possibly preempted a moment ago
-                admitting = admitting and spare > 0 and self._admit(seq)
+                admitting = admitting and chunk > 0 and self._admit(seq)
                 if not admitting:
                     continue
-            if seq.pending > 1:
-                self.blocks.share(seq)
-                if not filling.isdisjoint(seq.keys[len(seq.blocks) : len(seq.blocks) + 1]):
-                    continue  # a row above computes its next block, which it will share in the next step
-            if (count := min(seq.pending, spare)) == 0:
+            if seq.pending > 1 and self.blocks.share(seq) in filling:
+                continue  # a row above computes its next block, which it will share in the next step
+            count = 1 if seq.pending == 1 else min(seq.pending, chunk)
+            if count == 0:
                 continue
             lacking = self.blocks.lacking(seq, seq.computed + count)
             if lacking and not self._make_room(seq, lacking):
@@ -69,8 +65,8 @@ class Scheduler:
                 continue
             seq.blocks.extend(self.blocks.allocate(lacking))
             rows.append(Row(seq, seq.computed, count, count == seq.pending))
-            budget -= count
-            if count > 1:
+            if seq.pending > 1:
+                chunk -= count
                 filling.update(seq.keys[seq.computed // size : (seq.computed + count) // size])
         return rows
 

@@ -1,0 +1,79 @@
+"""The promise of the core: a token's logits depend on its own sequence and on nothing else, to the last bit.
+
+Here at the level of steps, where block numbers, chunks and neighbours can be chosen freely; tests/engine and
+tests/test_llm.py show the same of whole requests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.model.stepper import Stepper
+from tests.model.test_logits import random_tokens
+from tests.tiny_models import write_tiny
+
+pytestmark = pytest.mark.every_level
+
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+         "IQ4_NL", "IQ4_XS")  # fmt: skip
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_chunks_blocks_threads_and_neighbours_change_no_bit(tmp_path: Path, dtype: str) -> None:
+    arch = ("llama", "qwen2", "qwen3")[TYPES.index(dtype) % 3]
+    write_tiny(tmp_path / "m.gguf", arch=arch, embd=256, heads=8, kv_heads=2, ff=512, dtype=dtype)
+    tokens = random_tokens(75)
+    with Stepper(tmp_path / "m.gguf") as stepper:
+        alone = stepper.logits(tokens)
+        for chunk in (1, 7, 64):
+            assert same_bits(alone, stepper.logits(tokens, chunk, blocks=[33, 2, 17]))
+    with Stepper(tmp_path / "m.gguf", threads=2) as stepper:
+        assert same_bits(alone, stepper.logits(tokens, 33))
+        assert same_bits(alone, crowd(stepper, tokens, neighbours=7))
+
+
+def crowd(stepper: Stepper, tokens: list[int], neighbours: int) -> np.ndarray:
+    """The sequence in the middle of others whose chunks differ, so that each step mixes prefill and decode."""
+    others = [random_tokens(75, seed=100 + i) for i in range(neighbours)]
+    sequences = [*others[: neighbours // 2], tokens, *others[neighbours // 2 :]]
+    chunks = [1 + 5 * i % 11 for i in range(len(sequences))]
+    mine, done, parts = neighbours // 2, [0] * len(sequences), []
+    while done[mine] < len(tokens):
+        rows, samples, count = [], [], 0
+        for i, sequence in enumerate(sequences):
+            take = min(chunks[i], len(sequence) - done[i])
+            if take == 0:
+                continue
+            rows.append((sequence[done[i] : done[i] + take], done[i], [3 * i + 2, 3 * i, 3 * i + 1]))
+            if i == mine:
+                samples = list(range(count, count + take))
+            done[i] += take
+            count += take
+        parts.append(stepper.step(rows, samples))
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "bf16", "f32", "q8_0"])
+@pytest.mark.parametrize("window", [0, 24])
+def test_kv_types_and_windows(tmp_path: Path, kv_type: str, window: int) -> None:
+    write_tiny(tmp_path / "m.gguf", head_dim=32, sliding_window=window, dtype="Q8_0")
+    tokens = random_tokens(100)
+    with Stepper(tmp_path / "m.gguf", kv_type=kv_type) as stepper:
+        alone = stepper.logits(tokens)
+        assert same_bits(alone, stepper.logits(tokens, 9, blocks=[8, 1, 12, 4]))
+
+
+def test_a_shared_prefix_is_as_good_as_an_own_one(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "m.gguf", dtype="Q8_0")
+    tokens = random_tokens(96)
+    with Stepper(tmp_path / "m.gguf") as stepper:
+        alone = stepper.logits(tokens, blocks=[0, 1, 2])
+        shared = stepper.step([(tokens[64:], 64, [0, 1, 40])])
+        assert same_bits(alone[64:], shared)

@@ -1,0 +1,60 @@
+"""Tokens -> text that is safe to show as it comes: whole characters only, and nothing of a stop string.
+
+A token is a few bytes, which may end inside a character; a stop string may lie across tokens. So up to three bytes wait
+for the rest of their character, and text that may be the beginning of a stop string waits until it is not.
+"""
+
+import codecs
+from collections.abc import Callable, Sequence
+
+from localllm.errors import InvalidArgument
+
+
+class TextStream:
+    """Feed tokens to push() and show what it returns; after the last, show finish(). Not thread-safe.
+
+    token_bytes: the bytes of a token id. stop: the text ends where any of these is first complete, before its first
+    character; of several complete at the same character the longest counts. The result does not depend on how the text
+    was cut into tokens. Bytes that are no UTF-8 become U+FFFD, one for each maximal part of a character.
+    """
+
+    def __init__(self, token_bytes: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
+        if not all(stop):
+            raise InvalidArgument("stop: a stop string is empty")
+        self.stopped = False
+        self._token_bytes = token_bytes
+        self._stop = tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+
+    def push(self, token: int) -> str:
+        """The text that can be shown now that this token is known; empty after a stop string."""
+        return "" if self.stopped else self._advance(self._decoder.decode(self._token_bytes(token)))
+
+    def finish(self) -> str:
+        """The text that was still held back, an incomplete character as U+FFFD."""
+        if self.stopped:
+            return ""
+        text = self._advance(self._decoder.decode(b"", final=True))
+        held, self._held = self._held, ""
+        return text + held
+
+    def _advance(self, text: str) -> str:
+        if not self._stop:
+            return text
+        text = self._held + text
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)[1]]
+        keep = max(_overlap(text, stop) for stop in self._stop)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest end of the text that begins the stop string."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0

@@ -1,0 +1,281 @@
+"""The program of the child process that renders chat templates: `python -I -S template_child.py FOLDER...`.
+
+A chat template is code from the internet. Here it runs in jinja2's sandbox, in a process that has no environment, may
+open no file or socket, start no process, and has bounds on memory and processor time; the parent guards the wall clock.
+FOLDERs are where jinja2 and markupsafe are installed. This file imports them and the standard library, nothing else.
+
+Messages on standard input and output are JSON after a length of four bytes, big-endian. First comes {"ready": true};
+then each {"source", "variables", "now", "dates"} is answered by {"text"} or {"error"}. The end of the input ends it.
+
+Whatever transformers' apply_chat_template renders is rendered to the same bytes. Only where that fails are the messages
+adapted (`ADAPTATIONS`), by as few changes as let the template succeed.
+"""
+
+import json
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache
+from importlib import import_module
+from itertools import combinations
+from typing import Any
+
+sys.path[:0] = sys.argv[1:]
+
+import jinja2.ext  # noqa: E402
+import jinja2.nodes  # noqa: E402
+import jinja2.parser  # noqa: E402
+import jinja2.sandbox  # noqa: E402
+import jinja2.utils  # noqa: E402
+
+CPU_SECONDS = 2
+EXTRA_MEMORY = 256 << 20
+MAX_TEXT = 4 << 20
+MAX_SENTENCE = 500
+# What jinja2 and Python import only when it is needed, which is when this process may open no file any more.
+LATE_IMPORTS = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "random", "textwrap")
+
+Messages = list[dict[str, Any]]
+
+
+class GenerationTag(jinja2.ext.Extension):
+    """{% generation %} marks what an assistant wrote, for training; here it renders its body."""
+
+    tags = {"generation"}  # noqa: RUF012  jinja2's own declaration
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = jinja2.nodes.CallBlock(self.call_method("_body"), [], [], body)
+        return call.set_lineno(line)
+
+    def _body(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class Namespace(jinja2.utils.Namespace):
+    """Without names that begin with an underscore, which are Python's own."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise jinja2.exceptions.SecurityError(f"a namespace takes no name that begins with an underscore: {name!r}")
+        super().__setitem__(name, value)
+
+
+def make_namespace(*args: Any, **values: Any) -> Namespace:
+    space = Namespace()
+    for name, value in dict(*args, **values).items():
+        space[name] = value
+    return space
+
+
+def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None,
+           sort_keys: bool = False) -> str:  # fmt: skip
+    """JSON as it stands in training data: no HTML escapes. A generator is written as a list."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=_listed
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, Iterator):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def raise_exception(message: str) -> None:
+    raise jinja2.exceptions.TemplateError(message)
+
+
+def make_environment() -> jinja2.sandbox.SandboxedEnvironment:
+    environment = jinja2.sandbox.SandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.filters["from_json"] = json.loads
+    environment.globals |= {
+        "raise_exception": raise_exception,
+        "namespace": make_namespace,
+        "dict": lambda *args, **values: dict(*args, **values),
+    }
+    return environment
+
+
+def _calls(messages: Messages) -> Iterator[dict[str, Any]]:
+    for message in messages:
+        for call in message.get("tool_calls") or []:
+            yield call.get("function", call)
+
+
+def fold_system(messages: Messages) -> bool:
+    """A system message before a user's becomes the beginning of the user's."""
+    if len(messages) < 2 or messages[0].get("role") != "system" or messages[1].get("role") != "user":
+        return False
+    first, second = messages[0].get("content"), messages[1].get("content")
+    if not isinstance(first, str) or not isinstance(second, str):
+        return False
+    messages[1]["content"] = f"{first}\n\n{second}"
+    del messages[0]
+    return True
+
+
+def parse_arguments(messages: Messages) -> bool:
+    changed = False
+    for call in _calls(messages):
+        if isinstance(call.get("arguments"), str):
+            try:
+                call["arguments"], changed = json.loads(call["arguments"] or "{}"), True
+            except ValueError:
+                return False
+    return changed
+
+
+def write_arguments(messages: Messages) -> bool:
+    changed = False
+    for call in _calls(messages):
+        if isinstance(call.get("arguments"), dict):
+            call["arguments"], changed = tojson(call["arguments"]), True
+    return changed
+
+
+def join_parts(messages: Messages) -> bool:
+    """Content given as parts that are all text becomes one text, a line for each part."""
+    changed = False
+    for message in messages:
+        parts = message.get("content")
+        if isinstance(parts, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in parts):
+            message["content"], changed = "\n".join(part["text"] for part in parts), True
+    return changed
+
+
+def fill_content(messages: Messages) -> bool:
+    """A message without content, such as one that only calls tools, gets empty content."""
+    changed = False
+    for message in messages:
+        if message.get("content") is None:
+            message["content"], changed = "", True
+    return changed
+
+
+ADAPTATIONS = (join_parts, parse_arguments, write_arguments, fill_content, fold_system)
+
+
+def alias_reasoning(messages: Messages) -> Messages:
+    """Reasoning under any of its three names is given under the standard one, and under gpt-oss's."""
+    result = []
+    for message in messages:
+        names = ("reasoning_content", "thinking", "reasoning")
+        reasoning = next((message[name] for name in names if message.get(name) is not None), None)
+        if reasoning is not None:
+            message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
+        result.append(message)
+    return result
+
+
+class Renderer:
+    def __init__(self) -> None:
+        self._environment = make_environment()
+        self._compile = lru_cache(maxsize=16)(self._environment.from_string)
+
+    def answer(self, request: dict[str, Any]) -> dict[str, str]:
+        self._dates, self._now = request["dates"], datetime.fromisoformat(request["now"])
+        try:
+            return {"text": self._adapting(self._compile(request["source"]), json.dumps(request["variables"]))}
+        except MemoryError:
+            return {"error": f"the chat template needs more than {EXTRA_MEMORY >> 20} MB of memory"}
+        except RecursionError:
+            return {"error": "the chat template is nested too deeply"}
+        except Exception as error:
+            return {"error": _sentence(error)}
+
+    def _adapting(self, template: jinja2.Template, variables: str) -> str:
+        """The first rendering that succeeds, from no change to the messages to most; else the first failure."""
+        try:
+            return self._render(template, json.loads(variables))
+        except (MemoryError, RecursionError, OverlongError):
+            raise
+        except Exception as error:
+            failure = error
+        for count in range(len(ADAPTATIONS) + 1):
+            for chosen in combinations(ADAPTATIONS, count):
+                if fold_system in chosen and "system" not in str(failure).lower():
+                    continue
+                values = json.loads(variables)
+                if not all(adapt(values["messages"]) for adapt in chosen):
+                    continue
+                values.setdefault("functions", tojson(values.get("tools") or []))
+                values.setdefault("datetime", self._now.strftime("%Y-%m-%d"))
+                try:
+                    return self._render(template, values)
+                except (MemoryError, RecursionError, OverlongError):
+                    raise
+                except Exception:  # the next change may help; the first failure is the one to tell
+                    continue
+        raise failure
+
+    def _render(self, template: jinja2.Template, variables: dict[str, Any]) -> str:
+        variables["messages"] = alias_reasoning(variables["messages"])
+        variables.setdefault("strftime_now", self._date)
+        chunks, size = [], 0
+        for chunk in template.generate(variables):
+            size += len(chunk)
+            if size > MAX_TEXT:
+                raise OverlongError(f"the chat template writes more than {MAX_TEXT >> 20} MiB")
+            chunks.append(chunk)
+        return "".join(chunks)
+
+    def _date(self, layout: str) -> str:
+        return self._dates[layout] if layout in self._dates else self._now.strftime(layout)
+
+
+class OverlongError(Exception):
+    pass
+
+
+def _sentence(error: Exception) -> str:
+    line = getattr(error, "lineno", None)
+    where = f", line {line}" if isinstance(line, int) else ""
+    kind = "" if isinstance(error, (jinja2.exceptions.TemplateError, OverlongError)) else f"{type(error).__name__}: "
+    text = str(error) if isinstance(error, OverlongError) else f"the chat template failed{where}: {kind}{error}"
+    return text if len(text) <= MAX_SENTENCE else text[:MAX_SENTENCE] + "..."
+
+
+def _limit_for_good() -> None:
+    """Bounds that hold as long as this process lives. Memory is bounded where the system tells how much is used."""
+    bounds = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: 3, resource.RLIMIT_NPROC: 0}
+    with suppress(FileNotFoundError), open("/proc/self/statm") as statm:
+        bounds[resource.RLIMIT_AS] = int(statm.read().split()[0]) * resource.getpagesize() + EXTRA_MEMORY
+    for what, amount in bounds.items():
+        resource.setrlimit(what, (amount, amount))
+
+
+def _allow_seconds() -> None:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + CPU_SECONDS, hard))
+
+
+def _write(answer: dict[str, Any]) -> None:
+    body = json.dumps(answer).encode()
+    sys.stdout.buffer.write(len(body).to_bytes(4, "big") + body)
+    sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in LATE_IMPORTS:
+        import_module(name)
+    renderer = Renderer()
+    _limit_for_good()
+    _write({"ready": True})
+    while len(head := sys.stdin.buffer.read(4)) == 4:
+        request = json.loads(sys.stdin.buffer.read(int.from_bytes(head, "big")))
+        _allow_seconds()
+        _write(renderer.answer(request))
+
+
+if __name__ == "__main__":
+    main()

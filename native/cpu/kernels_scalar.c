@@ -70,10 +70,11 @@ static void matmul_blocks(int32_t type, const uint8_t *w, int64_t row_bytes, int
     }
 }
 
-/* Sixteen lanes, folded 8, 4, 2 and 1 apart. */
+/* Sixteen lanes, folded 8, 4, 2 and 1 apart; a last partial sixteen is filled with zeros. */
 static float dot_lanes(const float *w, const float *x, int32_t k) {
     float lane[16] = {0};
     for (int32_t c = 0; c < k; c++) lane[c % 16] = fmaf(w[c], x[c], lane[c % 16]);
+    for (int32_t c = k % 16; c && c < 16; c++) lane[c] += 0.0f;
     for (int apart = 8; apart; apart /= 2)
         for (int j = 0; j < apart; j++) lane[j] += lane[j + apart];
     return lane[0];

@@ -1,0 +1,294 @@
+/* A panel: LANES rows by up to 256 columns of a quantized tensor, unpacked so that a row is a lane. One function per
+ * type makes it; the products know panels only. Codes are unsigned bytes, offset by what the type's format says.
+ * Reads only bytes that belong to the rows' own blocks. */
+#ifndef PANEL_H
+#define PANEL_H
+#include "lanes.h"
+#include "quant/formats.h"
+
+enum {
+    CHUNK = 8,       /* blocks of 32 columns in a panel: one block of the K types */
+    TILE = LANES / 2 /* tokens that a core takes at once: what the registers hold */
+};
+
+struct panel {
+    uint8_t codes[CHUNK][8][LANES][4]; /* [block][step] four columns of every row */
+    float d[CHUNK][LANES], m[CHUNK][LANES];
+    int16_t sub[CHUNK][LANES][2], submin[CHUNK][LANES][2]; /* of the two halves of a block */
+};
+
+/* Blocks [first, first + count) of the rows at p; count <= CHUNK, and CHUNK for the K types. */
+typedef void fill_fn(const uint8_t *const *p, int64_t first, int count, struct panel *out);
+
+/* A few tokens' activations for the columns of a panel, and what every row needs of them. */
+struct tile {
+    int8_t q[TILE][32 * CHUNK];
+    int32_t block_start[TILE][CHUNK];   /* -offset * sum of the block's q: where an integer sum starts */
+    int32_t half_start[TILE][2 * CHUNK];
+    float scale[TILE][CHUNK];
+    float min_scale[TILE][CHUNK];       /* scale * sum of the block's q */
+    int16_t sums[TILE][2 * CHUNK];
+};
+
+/* Adds `count` blocks of the panel times the tile's tokens to acc: LANES floats per token, ld floats apart. */
+typedef void core_fn(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld);
+
+/* Codes that need all eight bits are signed in the file. The VNNI dot product wants them offset by 128, the AVX2 one
+ * takes them as they are. */
+#if defined(__AVX512F__)
+enum { WIDE_OFFSET = 128 };
+#else
+enum { WIDE_OFFSET = 0 };
+#endif
+
+INLINE vi low_nibbles(vi x) { return vi_and(x, vi_set8(15)); }
+INLINE vi high_nibbles(vi x) { return vi_and(vi_shr32(x, 4), vi_set8(15)); }
+
+/* Bits n and up of every byte, moved to bit `to` and cut to those of `mask`. */
+INLINE vi move_bits(vi x, int n, int to, int mask) {
+    return vi_and(n > to ? vi_shr32(x, n - to) : vi_shl32(x, to - n), vi_set8(mask));
+}
+
+/* ---- types whose own block is 32 columns ---- */
+
+enum high { LOW_ONLY, HIGH_FIFTH };
+
+/* The fifth bits of columns 4 step to 4 step + 3: bits of a 32-bit word, spread to bit 4 of the lane's bytes. */
+INLINE vi fifth_bits(vi word, int step) {
+    char b = (char)(step / 2);
+    vi spread = vi_repeat128(_mm_setr_epi8(b, b, b, b, (char)(b + 4), (char)(b + 4), (char)(b + 4), (char)(b + 4),
+                                           (char)(b + 8), (char)(b + 8), (char)(b + 8), (char)(b + 8), (char)(b + 12),
+                                           (char)(b + 12), (char)(b + 12), (char)(b + 12)));
+    vi mask = vi_set32(step % 2 ? (int32_t)0x80402010u : 0x08040201);
+    return vi_where8(vi_shuffle8(word, spread), mask, vi_set8(16));
+}
+
+/* Q4_0, Q4_1, Q5_0 and Q5_1: a scale, perhaps a minimum, perhaps fifth bits, nibbles. */
+INLINE void fill_legacy(const uint8_t *const *p, int64_t first, int count, struct panel *out, int bytes, int has_min,
+                        enum high high) {
+    int at = has_min ? 4 : 2;
+    for (int b = 0; b < count; b++) {
+        int64_t block = (first + b) * bytes;
+        vi t[4], head = load_lanes(p, block);
+        load_columns(p, block + at + (high == HIGH_FIFTH ? 4 : 0), t);
+        vf_store(out->d[b], vf_of_half(head));
+        if (has_min) vf_store(out->m[b], vf_of_half(vi_shr32(head, 16)));
+        vi fifth = high == HIGH_FIFTH ? load_lanes(p, block + at) : head;
+        for (int j = 0; j < 4; j++) {
+            vi low = low_nibbles(t[j]), top = high_nibbles(t[j]);
+            if (high == HIGH_FIFTH) {
+                low = vi_or(low, fifth_bits(fifth, j));
+                top = vi_or(top, fifth_bits(fifth, j + 4));
+            }
+            vi_store(out->codes[b][j], low);
+            vi_store(out->codes[b][j + 4], top);
+        }
+    }
+}
+
+static void fill_Q4_0(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    fill_legacy(p, first, count, out, sizeof(struct q4_0), 0, LOW_ONLY);
+}
+static void fill_Q4_1(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    fill_legacy(p, first, count, out, sizeof(struct q4_1), 1, LOW_ONLY);
+}
+static void fill_Q5_0(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    fill_legacy(p, first, count, out, sizeof(struct q5_0), 0, HIGH_FIFTH);
+}
+static void fill_Q5_1(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    fill_legacy(p, first, count, out, sizeof(struct q5_1), 1, HIGH_FIFTH);
+}
+
+static void fill_Q8_0(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    for (int b = 0; b < count; b++) {
+        int64_t block = (first + b) * (int64_t)sizeof(struct q8_0);
+        vf_store(out->d[b], vf_of_half(load_lanes(p, block)));
+        for (int half = 0; half < 2; half++) {
+            vi t[4];
+            load_columns(p, block + 2 + 16 * half, t);
+            for (int j = 0; j < 4; j++) vi_store(out->codes[b][4 * half + j], vi_sub8(t[j], vi_set8(WIDE_OFFSET)));
+        }
+    }
+}
+
+/* What the sixteen indexes of a four-bit type stand for, plus the type's offset. */
+INLINE vi code_table(const int8_t *codes, int offset) {
+    return vi_sub8(vi_repeat128(_mm_loadu_si128((const __m128i *)codes)), vi_set8(-offset));
+}
+
+INLINE void put_looked_up(const uint8_t *const *p, int64_t at, vi table, uint8_t (*codes)[LANES][4]) {
+    vi t[4];
+    load_columns(p, at, t);
+    for (int j = 0; j < 4; j++) {
+        vi_store(codes[j], vi_shuffle8(table, low_nibbles(t[j])));
+        vi_store(codes[j + 4], vi_shuffle8(table, high_nibbles(t[j])));
+    }
+}
+
+static void fill_IQ4_NL(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    vi table = code_table(iq4_codes, WIDE_OFFSET);
+    for (int b = 0; b < count; b++) {
+        int64_t block = (first + b) * (int64_t)sizeof(struct iq4_nl);
+        vf_store(out->d[b], vf_of_half(load_lanes(p, block)));
+        put_looked_up(p, block + 2, table, out->codes[b]);
+    }
+}
+
+enum { MXFP4_OFFSET = 12 };
+
+static void fill_MXFP4(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    vi table = code_table(mxfp4_codes, MXFP4_OFFSET);
+    for (int b = 0; b < count; b++) {
+        int64_t block = (first + b) * (int64_t)sizeof(struct mxfp4);
+        vi e = vi_and(load_lanes(p, block), vi_set32(255)), two = vi_set32(2);
+        vi tiny = vi_shlv32(vi_set32(0x00200000), e), usual = vi_shl32(vi_sub32(e, vi_set32(1)), 23);
+        vf_store(out->d[b], vf_bits(vi_if_less32(e, two, tiny, usual)));
+        put_looked_up(p, block + 1, table, out->codes[b]);
+    }
+}
+
+/* ---- types whose own block is 256 columns ---- */
+
+/* Signed bytes 2 (b % 2) and the next of each lane, as two 16-bit numbers. */
+INLINE vi sub_pair(const vi s[4], int b) {
+    const __m128i first = _mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13);
+    const __m128i second = _mm_setr_epi8(-1, 2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15);
+    return vi_sar16(vi_shuffle8(s[b / 2], vi_repeat128(b % 2 ? second : first)), 8);
+}
+
+INLINE vf byte_float(vi s, int n) { return vf_of(vi_and(vi_shr32(s, 8 * n), vi_set32(255))); }
+
+/* 32 bytes of every row: the eight steps of a block. */
+INLINE void load_steps(const uint8_t *const *p, int64_t at, vi t[8]) {
+    load_columns(p, at, t);
+    load_columns(p, at + 16, t + 4);
+}
+
+static void fill_Q2_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    int64_t at = first / CHUNK * (int64_t)sizeof(struct q2_k);
+    vi head = load_lanes(p, at + 80), s[4], low[4], high[4];
+    vf d = vf_of_half(head), m = vf_negate(vf_of_half(vi_shr32(head, 16)));
+    load_columns(p, at, s);
+    for (int i = 0; i < 4; i++) {
+        low[i] = low_nibbles(s[i]);
+        high[i] = high_nibbles(s[i]);
+    }
+    for (int half = 0; half < 2; half++) {
+        vi q[8];
+        load_steps(p, at + 16 + 32 * half, q);
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 8; j++) vi_store(out->codes[4 * half + i][j], move_bits(q[j], 2 * i, 0, 3));
+    }
+    for (int b = 0; b < count; b++) {
+        vf_store(out->d[b], d);
+        vf_store(out->m[b], m);
+        vi_store(out->sub[b], sub_pair(low, b));
+        vi_store(out->submin[b], sub_pair(high, b));
+    }
+}
+
+static void fill_Q3_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    int64_t at = first / CHUNK * (int64_t)sizeof(struct q3_k);
+    vf d = vf_of_half(vi_shr32(load_lanes(p, at + 106), 16));
+    vi l0 = load_lanes(p, at + 96), l1 = load_lanes(p, at + 100), top = load_lanes(p, at + 104), s[4], h[8];
+    for (int i = 0; i < 4; i++) {
+        vi low = move_bits(i % 2 ? l1 : l0, 4 * (i / 2), 0, 15);
+        s[i] = vi_sub8(vi_or(low, move_bits(top, 2 * i, 4, 48)), vi_set8(32));
+    }
+    load_steps(p, at, h);
+    for (int half = 0; half < 2; half++) {
+        vi q[8];
+        load_steps(p, at + 32 + 32 * half, q);
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 8; j++) {
+                vi code = vi_or(move_bits(q[j], 2 * i, 0, 3), move_bits(h[j], 4 * half + i, 2, 4));
+                vi_store(out->codes[4 * half + i][j], code);
+            }
+    }
+    for (int b = 0; b < count; b++) {
+        vf_store(out->d[b], d);
+        vi_store(out->sub[b], sub_pair(s, b));
+    }
+}
+
+/* The twelve bytes of six-bit scales and minima that Q4_K and Q5_K share, and their two half-precision factors. */
+INLINE void put_k_scales(const uint8_t *const *p, int64_t at, int count, struct panel *out) {
+    vi t[4], scale[2], min[2];
+    load_columns(p, at, t);
+    vf d = vf_of_half(t[0]), m = vf_negate(vf_of_half(vi_shr32(t[0], 16)));
+    scale[0] = vi_and(t[1], vi_set8(63));
+    min[0] = vi_and(t[2], vi_set8(63));
+    scale[1] = vi_or(low_nibbles(t[3]), move_bits(t[1], 6, 4, 48));
+    min[1] = vi_or(high_nibbles(t[3]), move_bits(t[2], 6, 4, 48));
+    for (int b = 0; b < count; b++) {
+        vf_store(out->d[b], vf_mul(d, byte_float(scale[b / 4], b % 4)));
+        vf_store(out->m[b], vf_mul(m, byte_float(min[b / 4], b % 4)));
+    }
+}
+
+static void fill_Q4_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    int64_t at = first / CHUNK * (int64_t)sizeof(struct q4_k);
+    put_k_scales(p, at, count, out);
+    for (int pair = 0; pair < 4; pair++) {
+        vi q[8];
+        load_steps(p, at + 16 + 32 * pair, q);
+        for (int j = 0; j < 8; j++) {
+            vi_store(out->codes[2 * pair][j], low_nibbles(q[j]));
+            vi_store(out->codes[2 * pair + 1][j], high_nibbles(q[j]));
+        }
+    }
+}
+
+static void fill_Q5_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    int64_t at = first / CHUNK * (int64_t)sizeof(struct q5_k);
+    vi h[8];
+    put_k_scales(p, at, count, out);
+    load_steps(p, at + 16, h);
+    for (int pair = 0; pair < 4; pair++) {
+        vi q[8];
+        load_steps(p, at + 48 + 32 * pair, q);
+        for (int j = 0; j < 8; j++) {
+            vi_store(out->codes[2 * pair][j], vi_or(low_nibbles(q[j]), move_bits(h[j], 2 * pair, 4, 16)));
+            vi_store(out->codes[2 * pair + 1][j], vi_or(high_nibbles(q[j]), move_bits(h[j], 2 * pair + 1, 4, 16)));
+        }
+    }
+}
+
+static void fill_Q6_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    int64_t at = first / CHUNK * (int64_t)sizeof(struct q6_k);
+    vf d = vf_of_half(vi_shr32(load_lanes(p, at + 206), 16));
+    vi s[4];
+    load_columns(p, at + 192, s);
+    for (int half = 0; half < 2; half++) {
+        vi h[8];
+        load_steps(p, at + 128 + 32 * half, h);
+        for (int i = 0; i < 2; i++) {
+            vi q[8];
+            load_steps(p, at + 64 * half + 32 * i, q);
+            for (int j = 0; j < 8; j++) {
+                vi low = vi_or(low_nibbles(q[j]), move_bits(h[j], 2 * i, 4, 48));
+                vi top = vi_or(high_nibbles(q[j]), move_bits(h[j], 2 * i + 4, 4, 48));
+                vi_store(out->codes[4 * half + i][j], low);
+                vi_store(out->codes[4 * half + i + 2][j], top);
+            }
+        }
+    }
+    for (int b = 0; b < count; b++) {
+        vf_store(out->d[b], d);
+        vi_store(out->sub[b], sub_pair(s, b));
+    }
+}
+
+static void fill_IQ4_XS(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+    int64_t at = first / CHUNK * (int64_t)sizeof(struct iq4_xs);
+    vi head = load_lanes(p, at), low = load_lanes(p, at + 4), table = code_table(iq4_codes, WIDE_OFFSET);
+    vf d = vf_of_half(head);
+    for (int b = 0; b < count; b++) {
+        vi four = vi_and(vi_shr32(low, 4 * b), vi_set32(15)), two = vi_and(vi_shr32(head, 16 + 2 * b), vi_set32(3));
+        vi scale = vi_sub32(vi_or(four, vi_shl32(two, 4)), vi_set32(32));
+        vf_store(out->d[b], vf_mul(d, vf_of(scale)));
+        put_looked_up(p, at + 8 + 16 * b, table, out->codes[b]);
+    }
+}
+
+#endif

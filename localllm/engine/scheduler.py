@@ -1,9 +1,9 @@
 """Decides what the next forward pass computes.
 
 There is no prefill phase and no decode phase. A sequence has some tokens and has computed some of them; each step
-lets every sequence catch up. One that is a single token behind always does: that is decoding. Those further behind
-share a number of tokens, first come first served: that is chunked prefill. Prefix-cache hits and preemption only move
-`computed`.
+lets every sequence catch up as far as the step's budget of tokens goes. One that is a single token behind always
+gets it: that is decoding. Those further behind share what is left, first come first served: that is chunked prefill.
+Prefix-cache hits and preemption only move `computed`.
 
 All sequences stand in one order, by rank: class first (0 high, 1 normal, 2 low), then arrival. Who needs room may
 take it from those that rank below, lowest first, and nobody is admitted past one that waits for room: so the very
@@ -40,23 +40,25 @@ class Scheduler:
         self.unfinished[seq.rank[1]] = seq
         insort(self.waiting, seq, key=_rank)
 
-    def schedule(self, chunk: int) -> list[Row]:
-        """The rows of one step. Those of more than one token have at most `chunk` >= 1 tokens together."""
+    def schedule(self, budget: int) -> list[Row]:
+        """The rows of one step: at most `max_rows`, with at most `budget` tokens, or one for each if that is more."""
         self.steps += 1
         self._promote_eldest()
         rows: list[Row] = []
         filling: set[bytes | None] = set()  # keys of the blocks that these rows fill
         size = self.blocks.block_size
+        decoding = {seq for seq in self.running if seq.pending == 1}
+        spare = max(1, budget - len(decoding))
         admitting = True
 
         for seq in sorted(self.running + self.waiting[: self.max_rows], key=_rank):
             if seq.state is State.WAITING:  # possibly preempted a moment ago
-                admitting = admitting and chunk > 0 and self._admit(seq)
+                admitting = admitting and spare > 0 and self._admit(seq)
                 if not admitting:
                     continue
             if seq.pending > 1 and self.blocks.share(seq) in filling:
                 continue  # a row above computes its next block, which it will share in the next step
-            count = 1 if seq.pending == 1 else min(seq.pending, chunk)
+            count = min(seq.pending, 1 if seq in decoding else spare)
             if count == 0:
                 continue
             lacking = self.blocks.lacking(seq, seq.computed + count)
@@ -65,8 +67,8 @@ class Scheduler:
                 continue
             seq.blocks.extend(self.blocks.allocate(lacking))
             rows.append(Row(seq, seq.computed, count, count == seq.pending))
-            if seq.pending > 1:
-                chunk -= count
+            if seq not in decoding:
+                spare -= count
                 filling.update(seq.keys[seq.computed // size : (seq.computed + count) // size])
         return rows
 

@@ -113,11 +113,12 @@ def check_books(scheduler: Scheduler) -> None:
     assert len(scheduler.running) <= scheduler.max_rows
 
 
-def check_step(scheduler: Scheduler, before: list[Sequence], rows: list[Row], chunk: int) -> None:
-    """After schedule(): `before` were running when it was called."""
+def check_step(scheduler: Scheduler, before: dict[Sequence, int], rows: list[Row], budget: int) -> None:
+    """After schedule(): `before` were running when it was called, each with so many pending tokens."""
     served = {row.seq for row in rows}
     assert len(served) == len(rows), "a sequence has two rows"
-    assert sum(row.count for row in rows if row.count > 1) <= chunk
+    assert sum(row.count for row in rows) <= max(budget, scheduler.max_rows)
+    assert len(rows) <= scheduler.max_rows
     assert all(row.count > 0 and row.start == row.seq.computed and row.seq.state is State.RUNNING for row in rows)
     assert all(row.samples == (row.start + row.count == len(row.seq.tokens)) for row in rows)
     size = scheduler.blocks.block_size
@@ -125,8 +126,8 @@ def check_step(scheduler: Scheduler, before: list[Sequence], rows: list[Row], ch
     if scheduler.unfinished:
         first = min(scheduler.unfinished.values(), key=lambda seq: seq.rank)
         assert first in served, "the first of the order does not get on"
-    for seq in before:
-        if seq.state is State.RUNNING and seq.pending == 1 and seq not in served:
+    for seq, pending in before.items():
+        if seq.state is State.RUNNING and pending == 1 and seq not in served:
             assert len(seq.blocks) * size == seq.computed and not scheduler.blocks.free, "a decoding one was left out"
         if seq.state is State.WAITING:  # preempted in this step
             assert all(other.rank < seq.rank for other in scheduler.running), "preempted for someone less important"

@@ -54,7 +54,7 @@ def run_workload(seed: int) -> Scheduler:
     context = rng.choice((6, 20, 50))
     n_blocks = -(-context // size) + rng.choice((0, 1, 2, 5, 20))
     max_rows = rng.choice((1, 2, 4, 8))
-    largest_chunk = rng.choice((1, 2, 7, 40))
+    step_tokens = rng.choice((1, 2, 7, 12, 40))
     patience = rng.choice((3, 20, 1000))
     scheduler = Scheduler(BlockManager(n_blocks, size, prefix_cache=rng.random() < 0.75), max_rows, patience)
     memory = Memory(scheduler.blocks)
@@ -73,10 +73,10 @@ def run_workload(seed: int) -> Scheduler:
             seq = rng.choice(list(scheduler.unfinished.values()))
             cancelled.add(seq)
             scheduler.finish(seq, "abort")
-        before = scheduler.running[:]
-        chunk = rng.randint(1, largest_chunk)
-        rows = scheduler.schedule(chunk)
-        check_step(scheduler, before, rows, chunk)
+        before = {seq: seq.pending for seq in scheduler.running}
+        budget = rng.randint(1, step_tokens)
+        rows = scheduler.schedule(budget)
+        check_step(scheduler, before, rows, budget)
         drawn = memory.run(rows)
         fate = rng.random()
         if rows and fate < 0.005:  # the step failed half way: whatever its rows wrote is worth nothing

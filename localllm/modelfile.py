@@ -99,11 +99,8 @@ class Metadata(Mapping[str, Value]):
         raw = bytearray(length)
         target = ffi.from_buffer("char[]", raw), ffi.from_buffer("uint64_t[]", ends)
         check(lib.ll_gguf_strings(self._file.handle, index, target[1], target[0]))
-        items, start = [], 0
-        for end in ends.tolist():
-            items.append(raw[start:end].decode("utf-8", "surrogateescape"))
-            start = end
-        return items
+        text, stops = bytes(raw), ends.tolist()
+        return [text[i:j].decode("utf-8", "surrogateescape") for i, j in zip([0, *stops], stops, strict=False)]
 
 
 class ModelFile:

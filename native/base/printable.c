@@ -6,7 +6,7 @@
 /* Length of the well-formed UTF-8 character at s (RFC 3629), 0 if there is none; its number to *code. */
 static uint64_t utf8_char(const unsigned char *s, uint64_t left, uint32_t *code) {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    uint64_t n = s[0] < 0x80 ? 1 : (s[0] & 0xE0) == 0xC0 ? 2 : (s[0] & 0xF0) == 0xE0 ? 3 : (s[0] & 0xF8) == 0xF0 ? 4 : 0;
+    uint64_t n = s[0] < 0x80 ? 1 : s[0] < 0xC0 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : s[0] < 0xF8 ? 4 : 0;
     if (n == 0 || n > left) return 0;
     uint32_t value = n == 1 ? s[0] : s[0] & (0xFFu >> (n + 1));
     for (uint64_t i = 1; i < n; i++) {

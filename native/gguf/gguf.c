@@ -119,8 +119,10 @@ static int open_siblings(ll_gguf *gguf, const char *path, char *sibling, uint32_
     if (!files) return fail(LL_ENOMEM, "%s: no memory for %u parts", gguf->path, count);
     gguf->files = files;
     if (!split_path(path, 0, count, sibling) || strcmp(path, sibling) != 0) {
-        return fail(LL_EIO, "%s: is the first of %u parts, so its name must end in -00001-of-%05u.gguf for the others to "
-                    "be found", gguf->path, count, count);
+        return fail(LL_EIO,
+                    "%s: expected a name ending in -00001-of-%05u.gguf, from which the others of its %u parts are "
+                    "found",
+                    gguf->path, count, count);
     }
     for (uint32_t i = 1; i < count; i++) {
         split_path(path, i, count, sibling);
@@ -129,8 +131,8 @@ static int open_siblings(ll_gguf *gguf, const char *path, char *sibling, uint32_
     uint32_t expected;
     TRY(table_u32(&gguf->table, "split.tensors.count", false, (uint32_t)gguf->n_tensors, &expected));
     if (expected == gguf->n_tensors) return LL_OK;
-    return fail(LL_EFORMAT, "%s: key \"split.tensors.count\": expected the %llu tensors of all parts, found %u", gguf->path,
-                (unsigned long long)gguf->n_tensors, expected);
+    return fail(LL_EFORMAT, "%s: key \"split.tensors.count\": expected the %llu tensors of all parts, found %u",
+                gguf->path, (unsigned long long)gguf->n_tensors, expected);
 }
 
 static int open_all(ll_gguf *gguf, const char *path, char *sibling) {
@@ -162,8 +164,11 @@ int ll_gguf_open(ll_gguf **out, const char *path) {
         fail(status, "no memory to open a file");
     }
     free(sibling);
-    if (status) ll_gguf_close(gguf);
-    else *out = gguf;
+    if (!status) {
+        *out = gguf;
+        return LL_OK;
+    }
+    ll_gguf_close(gguf);
     return status;
 }
 

@@ -12,18 +12,16 @@ static const struct {
     const char *name;
     uint32_t bytes; /* 0: not of fixed size */
 } value_types[] = {
-    [LL_KV_UINT8] = {"UINT8", 1},     [LL_KV_INT8] = {"INT8", 1},       [LL_KV_UINT16] = {"UINT16", 2},
-    [LL_KV_INT16] = {"INT16", 2},     [LL_KV_UINT32] = {"UINT32", 4},   [LL_KV_INT32] = {"INT32", 4},
-    [LL_KV_FLOAT32] = {"FLOAT32", 4}, [LL_KV_BOOL] = {"BOOL", 1},       [LL_KV_STRING] = {"STRING", 0},
-    [LL_KV_ARRAY] = {"ARRAY", 0},     [LL_KV_UINT64] = {"UINT64", 8},   [LL_KV_INT64] = {"INT64", 8},
+    [LL_KV_UINT8] = {"UINT8", 1},     [LL_KV_INT8] = {"INT8", 1},     [LL_KV_UINT16] = {"UINT16", 2},
+    [LL_KV_INT16] = {"INT16", 2},     [LL_KV_UINT32] = {"UINT32", 4}, [LL_KV_INT32] = {"INT32", 4},
+    [LL_KV_FLOAT32] = {"FLOAT32", 4}, [LL_KV_BOOL] = {"BOOL", 1},     [LL_KV_STRING] = {"STRING", 0},
+    [LL_KV_ARRAY] = {"ARRAY", 0},     [LL_KV_UINT64] = {"UINT64", 8}, [LL_KV_INT64] = {"INT64", 8},
     [LL_KV_FLOAT64] = {"FLOAT64", 8},
 };
 
 enum { N_VALUE_TYPES = sizeof value_types / sizeof *value_types };
 
-const char *value_type_name(int32_t type) {
-    return type >= 0 && type < N_VALUE_TYPES ? value_types[type].name : "?";
-}
+const char *value_type_name(int32_t type) { return type >= 0 && type < N_VALUE_TYPES ? value_types[type].name : "?"; }
 
 static int read_type(struct cursor *c, const char *what, int32_t *out) {
     uint32_t type;

@@ -12,8 +12,8 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF is read as it lies, little-endian");
 
 static const uint64_t KV_LIMIT = 65536, TENSOR_LIMIT = 65536, NAME_LIMIT = 65535, STRING_LIMIT = 16 << 20,
-                      ITEM_LIMIT = 64 << 20, METADATA_LIMIT = 256 << 20, ALIGNMENT_LEAST = 8,
-                      ALIGNMENT_LIMIT = 1 << 20, SPLIT_LIMIT = 65535;
+                      ITEM_LIMIT = 64 << 20, METADATA_LIMIT = 256 << 20, ALIGNMENT_LEAST = 8, ALIGNMENT_LIMIT = 1 << 20,
+                      SPLIT_LIMIT = 65535;
 
 /* ---- cursor.c: the only reader of the map ---- */
 
@@ -72,8 +72,7 @@ const char *value_type_name(int32_t type); /* "?" when unknown */
 /* ---- tensors.c ---- */
 
 /* Appends n tensors of split number `split` to *tensors, which holds *total. */
-int tensors_read(ll_tensor **tensors, uint64_t *total, struct cursor *c, uint64_t n, uint64_t alignment,
-                 int32_t split);
+int tensors_read(ll_tensor **tensors, uint64_t *total, struct cursor *c, uint64_t n, uint64_t alignment, int32_t split);
 
 /* ---- gguf.c, split.c, sniff.c ---- */
 

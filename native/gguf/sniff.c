@@ -19,9 +19,9 @@ static const struct {
     {"\x80\5", 2, "a Python pickle (a PyTorch checkpoint?)"},
     {"\x1f\x8b", 2, "a gzip archive"},
     {"\x28\xb5\x2f\xfd", 4, "a Zstandard archive"},
-    {"\xfd" "7zXZ", 5, "an xz archive"},
+    {"\3757zXZ", 5, "an xz archive"},
     {"\x89HDF", 4, "an HDF5 file"},
-    {"\x7f" "ELF", 4, "a program (ELF)"},
+    {"\177ELF", 4, "a program (ELF)"},
     {"version https://git-lfs", 23, "a Git LFS pointer: the model itself was not downloaded"},
     {"<!DOCTYPE", 9, "an HTML page: the download gave an error or a login page"},
     {"<!doctype", 9, "an HTML page: the download gave an error or a login page"},
@@ -51,7 +51,8 @@ const char *sniff(const uint8_t *data, uint64_t size) {
     if (is_safetensors(data, size)) return "a safetensors file, which must be converted to GGUF";
     while (at < size && (data[at] == ' ' || data[at] == '\n' || data[at] == '\r' || data[at] == '\t')) at++;
     for (uint64_t i = 0; i < sizeof magics / sizeof *magics; i++) {
-        if (magics[i].length <= size - at && !memcmp(data + at, magics[i].magic, magics[i].length)) return magics[i].what;
+        if (magics[i].length <= size - at && !memcmp(data + at, magics[i].magic, magics[i].length))
+            return magics[i].what;
     }
     return NULL;
 }

@@ -26,7 +26,8 @@ static int read_entry(struct cursor *c, ll_tensor *t, uint64_t *offset) {
     for (uint32_t i = 0; i < 4; i++) {
         t->dims[i] = 1;
         if (i < n_dims) TRY(cursor_u64(c, "a dimension", &t->dims[i]));
-        if (t->dims[i] == 0) return cursor_fail(c, LL_EFORMAT, "expected no dimension of 0, found dimension %u to be", i);
+        if (t->dims[i] == 0)
+            return cursor_fail(c, LL_EFORMAT, "expected no dimension of 0, found dimension %u to be", i);
     }
     TRY(cursor_u32(c, "the type", &type));
     if (type > INT32_MAX) return cursor_fail(c, LL_EFORMAT, "expected a type below 2147483648, found %u", type);
@@ -64,11 +65,12 @@ static int place(const struct cursor *c, ll_tensor *t, uint64_t data_start, uint
                            (unsigned long long)alignment, (unsigned long long)offset);
     }
     if (!checked_add(data_start, offset, &begin) || !checked_range(begin, t->bytes, c->size)) {
-        return cursor_fail(c, LL_EFORMAT,
-                           "expected its %llu bytes at offset %llu (data starts at byte %llu) inside the file, found that "
-                           "the file ends at byte %llu; is it cut off?",
-                           (unsigned long long)t->bytes, (unsigned long long)offset, (unsigned long long)data_start,
-                           (unsigned long long)c->size);
+        return cursor_fail(
+            c, LL_EFORMAT,
+            "expected its %llu bytes at offset %llu (data starts at byte %llu) inside the file, found that "
+            "the file ends at byte %llu; is it cut off?",
+            (unsigned long long)t->bytes, (unsigned long long)offset, (unsigned long long)data_start,
+            (unsigned long long)c->size);
     }
     t->data = t->bytes > 0 ? c->data + begin : NULL;
     return LL_OK;
@@ -92,8 +94,10 @@ static int check_overlaps(struct cursor *c, const ll_tensor *tensors, struct spa
         if (spans[i].begin >= spans[i - 1].end) continue;
         c->name = spans[i].tensor->name;
         c->name_len = spans[i].tensor->name_len;
-        return cursor_fail(c, LL_EFORMAT, "expected bytes of its own from byte %llu on, found that another tensor's reach "
-                           "to byte %llu", (unsigned long long)spans[i].begin, (unsigned long long)spans[i - 1].end);
+        return cursor_fail(c, LL_EFORMAT,
+                           "expected bytes of its own from byte %llu on, found that another tensor's reach "
+                           "to byte %llu",
+                           (unsigned long long)spans[i].begin, (unsigned long long)spans[i - 1].end);
     }
     return LL_OK;
 }

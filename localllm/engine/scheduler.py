@@ -32,7 +32,7 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.unfinished: dict[int, Sequence] = {}  # both of them by arrival, eldest first
         self.arrivals = counter()
-        self.steps = self.preemptions = self.recomputed_blocks = 0
+        self.steps = self.preemptions = self.recomputed_blocks = self.cached_tokens = 0
 
     def add(self, seq: Sequence) -> None:
         seq.rank = (seq.params.priority, next(self.arrivals))
@@ -81,7 +81,8 @@ class Scheduler:
             seq.computed = row.start + row.count
             self.recomputed_blocks += max(0, min(seq.reached, seq.computed) // size - row.start // size)
             if seq.computed > seq.reached:
-                seq.cached += max(0, row.start - seq.reached)
+                seq.cached += (cached := max(0, row.start - seq.reached))
+                self.cached_tokens += cached
                 seq.reached, seq.advanced = seq.computed, self.steps
             token = next(tokens) if row.samples else None
             if token == -1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from localllm.messages import FinishReason as FinishReason
 from localllm.params import SamplingParams
@@ -69,3 +69,11 @@ class Row:
     start: int
     count: int
     samples: bool  # the row ends where its sequence ends, so it yields a next token
+
+
+class Sampled(NamedTuple):
+    """A drawn token. Logprobs are natural logarithms of the unmodified softmax, None unless asked for."""
+
+    token: int  # -1: the row's logits are not finite, or its mask allows no token
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, best first, as many as were asked for

@@ -1,0 +1,169 @@
+"""Rows become int32 arrays, the arrays one forward pass, and its logits a token for each row that samples.
+
+The only file of the engine that knows the native library. The arrays are made once, at the sizes of the largest step;
+a runner belongs to one thread at a time and refuses nothing by itself: the library checks every batch.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from weakref import WeakKeyDictionary, finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localllm.bindings import check, ffi, lib
+from localllm.engine.sequence import Row, Sampled, Sequence
+from localllm.params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerConfig:
+    """Sizes that are fixed when a runner is made; most of them are ll_runner_config's fields."""
+
+    context: int  # most tokens of one sequence
+    block_size: int  # tokens of a KV block, 16 or 32
+    n_blocks: int
+    max_tokens: int  # of one step
+    max_rows: int
+    max_samples: int  # tokens of a step that get logits, at least max_rows
+    threads: int = 0  # 0: one for each core that this process may use
+    device: int = 0  # LL_CPU or LL_CUDA
+    kv_type: int = 1  # LL_F16, LL_BF16, LL_F32 or LL_Q8_0
+
+    def native(self) -> Any:
+        names = ("device", "threads", "kv_type", "block_size", "n_blocks", "max_tokens", "max_rows", "max_samples")
+        return ffi.new("ll_runner_config *", {name: getattr(self, name) for name in names})
+
+
+class Runner:
+    """Raises the library's errors: MemoryLimitError when the pool does not fit, DeviceError when a step fails."""
+
+    def __init__(self, model: Any, config: RunnerConfig) -> None:
+        """`model` is an open ll_model *, which must outlive the runner."""
+        out = ffi.new("ll_runner **")
+        check(lib.ll_runner_open(out, model, config.native()))
+        self._handle = out[0]
+        self.close = finalize(self, lib.ll_runner_close, self._handle)
+        info = ffi.new("ll_model_info *")
+        lib.ll_model_get_info(model, info)
+        self.config = config
+        self.n_vocab = int(info.n_vocab)
+        self.threads = int(lib.ll_runner_threads(self._handle))
+        self._batch = _Batch(config)
+        self._sampling = ffi.new("ll_sampling[]", config.max_rows)
+        self._prepared: WeakKeyDictionary[Sequence, _Prepared] = WeakKeyDictionary()
+        self._masks: NDArray[np.uint32] | None = None  # (max_rows, ceil(n_vocab / 32)), once someone has a mask
+
+    def step(self, rows: list[Row]) -> list[Sampled]:
+        """One drawn token for every row that samples, in their order."""
+        check(lib.ll_forward(self._handle, self._batch.fill(rows)))
+        return self._draw([row.seq for row in rows if row.samples])
+
+    def logits(self, tokens: array[int], blocks: list[int]) -> NDArray[np.float32]:
+        """Logits (len(tokens), n_vocab) after each token of a text, whose KV goes to `blocks`."""
+        seq = Sequence(tokens, SamplingParams(), max_length=len(tokens))
+        seq.blocks.extend(blocks)
+        out = np.empty((len(tokens), self.n_vocab), np.float32)
+        chunk = min(self.config.max_tokens, self.config.max_samples)
+        for start, stop in pairwise([*range(0, len(tokens), chunk), len(tokens)]):
+            batch = self._batch.fill([Row(seq, start, stop - start, False)], every_token=True)
+            check(lib.ll_forward(self._handle, batch))
+            check(lib.ll_logits(self._handle, _pointer("float *", out[start:stop])))
+        return out
+
+    def _draw(self, seqs: list[Sequence]) -> list[Sampled]:
+        if not seqs:
+            return []
+        for i, seq in enumerate(seqs):
+            self._prepare(i, seq)
+        n, most = len(seqs), max(1, *(seq.params.logprobs or 0 for seq in seqs))
+        tokens, logprobs = np.empty(n, np.int32), np.empty(n, np.float32)
+        top_ids, top_logprobs = np.empty((n, most), np.int32), np.empty((n, most), np.float32)
+        pointers = _pointer("int32_t *", tokens), _pointer("float *", logprobs)
+        tops = _pointer("int32_t *", top_ids), _pointer("float *", top_logprobs)
+        check(lib.ll_sample(self._handle, self._sampling, n, most, *pointers, *tops))
+        drawn = []
+        for i, (seq, token) in enumerate(zip(seqs, tokens.tolist(), strict=True)):
+            if (count := seq.params.logprobs) is None or token < 0:
+                drawn.append(Sampled(token))
+            else:
+                top = tuple(zip(top_ids[i, :count].tolist(), top_logprobs[i, :count].tolist(), strict=True))
+                drawn.append(Sampled(token, float(logprobs[i]), top))
+        return drawn
+
+    def _prepare(self, i: int, seq: Sequence) -> None:
+        """Fill entry `i` of the sampling array: what never changes is copied, the rest follows the sequence."""
+        prepared = self._prepared.get(seq)
+        if prepared is None:
+            prepared = self._prepared[seq] = _Prepared(seq)
+        self._sampling[i] = prepared.struct[0]
+        entry = self._sampling[i]
+        entry.logits, entry.position = i, len(seq.tokens)
+        if prepared.reads_history:
+            entry.history = ffi.cast("int32_t *", seq.tokens.buffer_info()[0])  # stays put until the next append
+            entry.n_history, entry.n_prompt = len(seq.tokens), seq.prompt_length
+        if seq.mask is not None:
+            if self._masks is None:
+                self._masks = np.zeros((self.config.max_rows, -(-self.n_vocab // 32)), np.uint32)
+            seq.mask.fill(memoryview(self._masks[i]).cast("B"))
+            entry.mask = _pointer("uint32_t *", self._masks[i])
+
+
+class _Batch:
+    """An ll_batch and the arrays it points to."""
+
+    def __init__(self, config: RunnerConfig) -> None:
+        width = -(-config.context // config.block_size)
+        self.tokens = np.zeros(config.max_tokens, np.int32)
+        self.row_start = np.zeros(config.max_rows + 1, np.int32)
+        self.row_pos = np.zeros(config.max_rows, np.int32)
+        self.blocks = np.zeros((config.max_rows, width), np.int32)
+        self.samples = np.zeros(config.max_samples, np.int32)
+        names = ("tokens", "row_start", "row_pos", "blocks", "samples")
+        pointers = {name: _pointer("int32_t *", getattr(self, name)) for name in names}
+        self.struct = ffi.new("ll_batch *", {"max_blocks": width, **pointers})
+
+    def fill(self, rows: list[Row], every_token: bool = False) -> Any:
+        """The ll_batch * of these rows; `every_token` asks for the logits of each token, not of each row's last."""
+        end, samples = 0, []
+        for i, row in enumerate(rows):
+            start, end = end, end + row.count
+            self.tokens[start:end] = row.seq.tokens[row.start : row.start + row.count]
+            self.row_start[i], self.row_start[i + 1] = start, end
+            self.row_pos[i] = row.start
+            self.blocks[i, : len(row.seq.blocks)] = row.seq.blocks
+            if row.samples:
+                samples.append(end - 1)
+        if every_token:
+            samples = list(range(end))
+        self.samples[: len(samples)] = samples
+        self.struct.n_rows, self.struct.n_tokens, self.struct.n_samples = len(rows), end, len(samples)
+        return self.struct
+
+
+class _Prepared:
+    """The part of an ll_sampling that stays the same as long as its sequence lives."""
+
+    def __init__(self, seq: Sequence) -> None:
+        params = seq.params
+        self.bias_ids = np.fromiter(params.logit_bias, np.int32, len(params.logit_bias))
+        self.bias = np.fromiter(params.logit_bias.values(), np.float32, len(params.logit_bias))
+        penalties = (params.repeat_penalty, params.presence_penalty, params.frequency_penalty)
+        self.reads_history = penalties != (1, 0, 0)
+        names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
+        fields = {name: getattr(params, name) for name in names}
+        if params.logit_bias:
+            fields["bias_ids"] = _pointer("int32_t *", self.bias_ids)
+            fields["bias"] = _pointer("float *", self.bias)
+            fields["n_bias"] = len(self.bias)
+        fields |= {"seed": seq.seed, "choice": seq.choice, "n_top": -1 if params.logprobs is None else params.logprobs}
+        self.struct = ffi.new("ll_sampling *", fields)
+
+
+def _pointer(kind: str, values: NDArray[Any]) -> Any:
+    """To the first of `values`, which the caller keeps alive."""
+    return ffi.from_buffer(kind, values)

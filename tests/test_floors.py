@@ -12,15 +12,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "localllm"
 
 FLOORS = [
-    {"errors", "config", "params", "messages", "bundled"},
+    {"errors", "config", "params", "messages", "bundled", "memory"},
     {"engine", "engine.sequence"},
     {"engine.block_manager"},
     {"engine.scheduler"},
     {"engine.engine"},
     {"bindings"},
-    {"modelfile", "hub"},
+    {"modelfile", "hub", "plan"},
     {"engine.runner"},
     {"text"},
+    {"generation"},
     {"llm"},
     {"server", "bench"},
     {"tui"},

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 FILE_LINES = 700
 FUNCTION_LINES = 60
 KERNEL_LINES = 120  # kernels, and the forward pass
-WIDTH = 120
+WIDTH = 120  # of native code; ruff sees to Python
 FOLDERS = ("native", "localllm", "tests", "tools")
 C_FUNCTION = re.compile(r"^(?!\s|#|/|\*|}|typedef|struct \w+ {|enum)[^;=]*\([^;]*\) {\n(.*?\n)?}$", re.M | re.S)
 TREE_PATH = re.compile(r"`((?:native|localllm|models|tools|tests|docs|cmake|\.ci)/[^`\s]*)`")
@@ -53,7 +53,7 @@ def test_files_are_short_and_narrow() -> None:
         lines = path.read_text().splitlines()
         if len(lines) > FILE_LINES:
             problems.append(f"{name(path)}: {len(lines)} lines, at most {FILE_LINES}")
-        wide = [(i, len(line)) for i, line in enumerate(lines, 1) if len(line) > WIDTH]
+        wide = [(i, len(line)) for i, line in enumerate(lines, 1) if len(line) > WIDTH and path.suffix != ".py"]
         problems += [f"{name(path)}:{i}: {columns} columns, at most {WIDTH}" for i, columns in wide]
     assert not problems, "\n".join(problems)
 
@@ -74,13 +74,14 @@ def test_c_functions_are_found() -> None:
 
 
 def test_every_file_says_what_it_is() -> None:
+    """A .c file may leave it to the header of its name."""
     headless = []
     for path in sources(".c", ".h", ".cu", ".cuh", ".py"):
         text = path.read_text()
         if path.suffix == ".py":
             described = bool(ast.get_docstring(ast.parse(text))) or not text.strip()
         else:
-            described = text.startswith("/*")
+            described = text.startswith("/*") or path.suffix == ".c" and path.with_suffix(".h").exists()
         if not described:
             headless.append(name(path))
     assert not headless, "no head comment: " + ", ".join(headless)

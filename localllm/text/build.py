@@ -62,7 +62,7 @@ def finder(vocab: Vocabulary) -> tuple[Tokenizer, list[int]]:
 
 
 def _named_ids(vocab: Vocabulary) -> dict[str, int]:
-    names = {token: i for i, token in enumerate(vocab.tokens)}
+    names = vocab.ids.copy()
     for i in vocab.hidden:
         del names[vocab.tokens[i]]
     names |= {unspellable(i): i for i in vocab.hidden}
@@ -84,27 +84,23 @@ def _bpe(vocab: Vocabulary) -> models.BPE:
         options |= {"unk_token": _unknown(vocab), "fuse_unk": True, "byte_fallback": True}
     if vocab.model == "llama":
         return models.BPE(names, _merges_from_scores(vocab), **options)
-    merges = [_halves(merge) for merge in vocab.merges]
     try:
-        return models.BPE(names, merges, **options)
-    except Exception:  # the library has no type for it: a merge names a token that is not there
-        return models.BPE(names, _possible_merges(vocab, names, merges), **options)
+        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocab.merges)]
+        return models.BPE(names, pairs, **options)
+    except Exception:  # the library has no type for it: a merge is no pair, or names a token that is not there
+        return models.BPE(names, _possible_merges(vocab, names), **options)
 
 
-def _halves(merge: str) -> tuple[str, str]:
-    cut = merge.find(" ", 1)
-    return merge[:cut], merge[cut + 1 :]
-
-
-def _possible_merges(vocab: Vocabulary, names: dict[str, int], merges: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _possible_merges(vocab: Vocabulary, names: dict[str, int]) -> list[tuple[str, str]]:
     """The merges without those that touch a special token. Raises FormatError for one that names an absent token."""
-    hidden = {vocab.tokens[i] for i in vocab.hidden}
     kept = []
-    for i, (left, right) in enumerate(merges):
-        if " " not in vocab.merges[i][1:]:
-            raise FormatError(f"tokenizer.ggml.merges[{i}]: expected two tokens and a space, found {vocab.merges[i]!a}")
+    for i, merge in enumerate(vocab.merges):
+        cut = merge.find(" ", 1)  # a token may begin with a space
+        if cut < 0:
+            raise FormatError(f"tokenizer.ggml.merges[{i}]: expected two tokens and a space, found {merge!a}")
+        left, right = merge[:cut], merge[cut + 1 :]
         parts = (left, right, left + right)
-        absent = next((part for part in parts if part not in names and part not in hidden), None)
+        absent = next((part for part in parts if part not in vocab.ids), None)
         if absent is not None:
             raise FormatError(f"tokenizer.ggml.merges[{i}]: {absent!a} is not in tokenizer.ggml.tokens")
         if all(part in names for part in parts):

@@ -38,6 +38,7 @@ MAX_SENTENCE = 500
 # What jinja2 and Python import only when it is needed, which is when this process may open no file any more.
 LATE_IMPORTS = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "random", "textwrap")
 
+Variables = dict[str, Any]
 Messages = list[dict[str, Any]]
 
 
@@ -104,27 +105,27 @@ def make_environment() -> jinja2.sandbox.SandboxedEnvironment:
     return environment
 
 
-def _calls(messages: Messages) -> Iterator[dict[str, Any]]:
-    for message in messages:
+def _calls(values: Variables) -> Iterator[dict[str, Any]]:
+    for message in values["messages"]:
         for call in message.get("tool_calls") or []:
             yield call.get("function", call)
 
 
-def fold_system(messages: Messages) -> bool:
+def fold_system(values: Variables) -> bool:
     """A system message before a user's becomes the beginning of the user's."""
-    if len(messages) < 2 or messages[0].get("role") != "system" or messages[1].get("role") != "user":
+    messages = values["messages"]
+    if [message.get("role") for message in messages[:2]] != ["system", "user"]:
         return False
-    first, second = messages[0].get("content"), messages[1].get("content")
-    if not isinstance(first, str) or not isinstance(second, str):
+    texts = [message.get("content") for message in messages[:2]]
+    if not all(isinstance(text, str) for text in texts):
         return False
-    messages[1]["content"] = f"{first}\n\n{second}"
-    del messages[0]
+    messages[:2] = [{**messages[1], "content": "\n\n".join(texts)}]
     return True
 
 
-def parse_arguments(messages: Messages) -> bool:
+def parse_arguments(values: Variables) -> bool:
     changed = False
-    for call in _calls(messages):
+    for call in _calls(values):
         if isinstance(call.get("arguments"), str):
             try:
                 call["arguments"], changed = json.loads(call["arguments"] or "{}"), True
@@ -133,34 +134,41 @@ def parse_arguments(messages: Messages) -> bool:
     return changed
 
 
-def write_arguments(messages: Messages) -> bool:
+def write_arguments(values: Variables) -> bool:
     changed = False
-    for call in _calls(messages):
+    for call in _calls(values):
         if isinstance(call.get("arguments"), dict):
             call["arguments"], changed = tojson(call["arguments"]), True
     return changed
 
 
-def join_parts(messages: Messages) -> bool:
+def join_parts(values: Variables) -> bool:
     """Content given as parts that are all text becomes one text, a line for each part."""
     changed = False
-    for message in messages:
+    for message in values["messages"]:
         parts = message.get("content")
         if isinstance(parts, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in parts):
             message["content"], changed = "\n".join(part["text"] for part in parts), True
     return changed
 
 
-def fill_content(messages: Messages) -> bool:
+def fill_content(values: Variables) -> bool:
     """A message without content, such as one that only calls tools, gets empty content."""
     changed = False
-    for message in messages:
+    for message in values["messages"]:
         if message.get("content") is None:
             message["content"], changed = "", True
     return changed
 
 
-ADAPTATIONS = (join_parts, parse_arguments, write_arguments, fill_content, fold_system)
+def fill_tools(values: Variables) -> bool:
+    """No tools become an empty list of them."""
+    changed = values["tools"] is None
+    values["tools"] = values["tools"] or []
+    return changed
+
+
+ADAPTATIONS = (join_parts, parse_arguments, write_arguments, fill_content, fill_tools, fold_system)
 
 
 def alias_reasoning(messages: Messages) -> Messages:
@@ -199,14 +207,15 @@ class Renderer:
             raise
         except Exception as error:
             failure = error
-        for count in range(len(ADAPTATIONS) + 1):
-            for chosen in combinations(ADAPTATIONS, count):
-                if fold_system in chosen and "system" not in str(failure).lower():
-                    continue
+        useful = [adapt for adapt in ADAPTATIONS if adapt(json.loads(variables))]
+        if "system" not in str(failure).lower() and fold_system in useful:
+            useful.remove(fold_system)
+        for count in range(len(useful) + 1):
+            for chosen in combinations(useful, count):
                 values = json.loads(variables)
-                if not all(adapt(values["messages"]) for adapt in chosen):
-                    continue
-                values.setdefault("functions", tojson(values.get("tools") or []))
+                for adapt in chosen:
+                    adapt(values)
+                values.setdefault("functions", tojson(values["tools"] or []))
                 values.setdefault("datetime", self._now.strftime("%Y-%m-%d"))
                 try:
                     return self._render(template, values)

@@ -5,15 +5,17 @@
     text = tokenizer.decode(ids)
 
 Message text may spell a special token, such as <|im_end|>. encode(..., parse_special=False) never makes it one. For a
-rendered chat template, where some special tokens are the template's and some are a message's words, pass the strings of
-the messages through guard() before rendering and the result to encode_guarded().
+rendered chat template, where some special tokens are the template's and some are a message's words:
+encode_guarded(template.render(guard(messages), guard(tools))).
 """
 
 from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from localllm.errors import InvalidArgument
@@ -65,13 +67,16 @@ class Tokenizer:
         ids = self._encode_parsed(text, guarded=False) if parse_special else self._encode_plain([text])[0]
         return [*self._vocab.prefix, *ids, *self._vocab.suffix] if add_special else ids
 
-    def guard(self, text: str) -> str:
-        """The text with its special tokens made inert for encode_guarded(), whatever is written around it."""
-        text = text.replace(GUARD, GUARD + GUARD)
-        for start, end, _ in reversed(self._find(text)):
-            if end - start > 1:
-                text = f"{text[: start + 1]}{GUARD}{text[start + 1 :]}"
-        return text
+    def guard(self, value: Any) -> Any:
+        """A message, or any value made of dicts, lists and strings, with special tokens inert for encode_guarded().
+
+        They are so whatever is written around the strings. (A special token of a single character cannot be guarded.)
+        """
+        if isinstance(value, str):
+            return self._guard(value)
+        if isinstance(value, Mapping):
+            return {key: self.guard(item) for key, item in value.items()}
+        return [self.guard(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     def encode_guarded(self, text: str) -> list[int]:
         """The ids of a text in which special tokens are tokens, save those that came through guard(). Adds none."""
@@ -119,6 +124,27 @@ class Tokenizer:
     def is_special(self, token_id: int) -> bool:
         """Whether text can become this token only where special tokens are parsed."""
         return token_id in self._vocab.hidden
+
+    def _guard(self, text: str) -> str:
+        text = text.replace(GUARD, GUARD + GUARD)
+        for start, end, _ in reversed(self._find(text)):
+            if end - start > 1:
+                text = f"{text[: start + 1]}{GUARD}{text[start + 1 :]}"
+        return text + GUARD if self._begins_special(text) else text
+
+    def _begins_special(self, text: str) -> bool:
+        """Whether a special token would be spelled if the right words followed the text."""
+        names, longest = self._special_names
+        for size in range(1, min(len(text), longest) + 1):
+            at = bisect_left(names, text[-size:])
+            if at < len(names) and names[at].startswith(text[-size:]):
+                return True
+        return False
+
+    @cached_property
+    def _special_names(self) -> tuple[list[str], int]:
+        names = sorted(self._vocab.tokens[i] for i in self._found_ids)
+        return names, max(map(len, names), default=0)
 
     def _encode_parsed(self, text: str, guarded: bool) -> list[int]:
         ids: list[int] = []

@@ -36,8 +36,9 @@ _INNER_END = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """tokens[i] is token i as the file spells it. hidden: ids that text never makes unless special tokens are parsed.
+    """tokens[i] is token i as the file spells it; ids is the reverse.
 
+    hidden: ids that text never makes unless special tokens are parsed. end_ids: any of them ends a generation.
     prefix, suffix: ids put around an encoded text when special tokens are asked for.
     space_prefix: a space is put before text (and before text that follows a special token).
     """
@@ -45,6 +46,7 @@ class Vocabulary:
     model: str
     pre: PreTokenizer
     tokens: list[str]
+    ids: dict[str, int]
     types: list[int]
     scores: list[float]
     merges: list[str]
@@ -66,25 +68,37 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
     if model not in MODELS:
         raise UnsupportedError(f"{_KEY}model: {model!r} is not supported; supported are {', '.join(MODELS)}")
     pre = _pre_tokenizer(metadata, model)
-    tokens = _tokens(metadata)
+    tokens, numbers = _tokens(metadata)
     types = _numbers(metadata, "token_type", len(tokens)) or [NORMAL] * len(tokens)
     if not set(types) <= set(TYPES):
         at = next(i for i, kind in enumerate(types) if kind not in TYPES)
         raise FormatError(f"{_KEY}token_type[{at}]: expected a token type from 0 to 6, found {types[at]!r}")
     _check_bytes(tokens, types)
     ids = _special_ids(metadata, model, len(tokens))
-    ends = _end_ids(tokens, types, ids)
+    ends = _end_ids(numbers, types, ids)
     hidden = {i for i, kind in enumerate(types) if kind in (CONTROL, UNKNOWN)}
     hidden |= {i for i in ends if types[i] != NORMAL or tokens[i] in _END_TEXTS}
     prefix, suffix = _around(metadata, model, pre, ids)
     name = str(metadata.get("general.name", "")).lower()
-    lowercase = _flag(metadata, "tokenizer.ggml.normalizer.lowercase", True)
     return Vocabulary(
-        model, pre, tokens, types, _scores(metadata, model, len(tokens)), _merges(metadata, model), frozenset(hidden),
-        ends, ids.get("bos"), ids.get("eos"), ids.get("unknown"), prefix, suffix,
-        model in ("llama", "gemma4") and _flag(metadata, _KEY + "add_space_prefix", model == "llama"),
-        "phi-3" in name or "phi3" in name, lowercase,
-    )  # fmt: skip
+        model=model,
+        pre=pre,
+        tokens=tokens,
+        ids=numbers,
+        types=types,
+        scores=_scores(metadata, model, len(tokens)),
+        merges=_merges(metadata, model),
+        hidden=frozenset(hidden),
+        end_ids=ends,
+        bos_id=ids.get("bos"),
+        eos_id=ids.get("eos"),
+        unk_id=ids.get("unknown"),
+        prefix=prefix,
+        suffix=suffix,
+        space_prefix=model in ("llama", "gemma4") and _flag(metadata, _KEY + "add_space_prefix", model == "llama"),
+        strip_right="phi-3" in name or "phi3" in name,
+        lowercase=_flag(metadata, _KEY + "normalizer.lowercase", True),
+    )
 
 
 def _wrong(key: str, expected: str, found: object) -> NoReturn:
@@ -127,7 +141,7 @@ def _pre_tokenizer(metadata: Mapping[str, Any], model: str) -> PreTokenizer:
     return BY_NAME[name]
 
 
-def _tokens(metadata: Mapping[str, Any]) -> list[str]:
+def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], dict[str, int]]:
     key = _KEY + "tokens"
     if key not in metadata:
         raise FormatError(f"missing key {key}")
@@ -135,11 +149,11 @@ def _tokens(metadata: Mapping[str, Any]) -> list[str]:
     if not tokens:
         _wrong(key, "an array of strings that is not empty", metadata[key])
     _check_strings(key, tokens)
-    if len(set(tokens)) != len(tokens):
-        first: dict[str, int] = {}
-        at = next(i for i, token in enumerate(tokens) if first.setdefault(token, i) != i)
-        raise FormatError(f"{key}[{at}]: {_short(tokens[at])} is also token {first[tokens[at]]}; tokens must differ")
-    return list(tokens)
+    ids = {token: i for i, token in enumerate(tokens)}
+    if len(ids) != len(tokens):
+        at = next(i for i, token in enumerate(tokens) if ids[token] != i)
+        raise FormatError(f"{key}[{at}]: {_short(tokens[at])} is also token {ids[tokens[at]]}; tokens must differ")
+    return list(tokens), ids
 
 
 def _check_strings(key: str, strings: Sequence[Any]) -> None:
@@ -171,9 +185,9 @@ def _numbers(metadata: Mapping[str, Any], name: str, count: int) -> list[Any]:
         _wrong(key, "an array of numbers", metadata[key])
     if len(values) != count:
         raise FormatError(f"{key}: expected {count} entries, one for each token, found {len(values)}")
-    for i, value in enumerate(values):
-        if type(value) not in (int, float):
-            _wrong(f"{key}[{i}]", "a number", value)
+    if not set(map(type, values)) <= {int, float}:
+        at = next(i for i, value in enumerate(values) if type(value) not in (int, float))
+        _wrong(f"{key}[{at}]", "a number", values[at])
     return list(values)
 
 
@@ -232,12 +246,13 @@ def _special_ids(metadata: Mapping[str, Any], model: str, count: int) -> dict[st
     return ids
 
 
-def _end_ids(tokens: list[str], types: list[int], ids: Mapping[str, int]) -> frozenset[int]:
-    named = {ids[key] for key in _END_KEYS if key in ids}
-    by_text = {token: i for i, token in enumerate(tokens) if token in _END_TEXTS}
-    ends = named | {i for t, i in by_text.items() if not (t in _WORDLIKE_ENDS and types[i] == NORMAL)}
-    if any(pair <= by_text.keys() for pair in _INNER_END) and "<|end|>" in by_text:
-        ends.discard(by_text["<|end|>"])
+def _end_ids(numbers: Mapping[str, int], types: list[int], special: Mapping[str, int]) -> frozenset[int]:
+    ends = {special[key] for key in _END_KEYS if key in special}
+    for text in _END_TEXTS & numbers.keys():
+        if not (text in _WORDLIKE_ENDS and types[numbers[text]] == NORMAL):
+            ends.add(numbers[text])
+    if any(pair <= numbers.keys() for pair in _INNER_END):
+        ends.discard(numbers.get("<|end|>", -1))
     return frozenset(ends)
 
 

@@ -16,9 +16,11 @@ from localllm.bindings import check, ffi, lib, text
 
 ROOT = Path(__file__).parent.parent
 HEADER = ROOT / "native" / "include" / "localllm_abi.h"
+LIBRARY = os.environ.get("LOCALLLM_LIBRARY") or ROOT / "localllm" / "_native" / "liblocalllm.so"
 CODE = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.S)
 FUNCTIONS = re.findall(r"\b(ll_\w+)\(", CODE)
 STRUCTS = re.findall(r"^} (ll_\w+);", CODE, flags=re.M)
+LIBC = re.compile(r"(libc|libm|libpthread|libdl|librt|ld-linux[^.]*|libasan|libubsan|libgcc_s)\.")  # or a sanitizer's
 CODES = {name: int(value) for name, value in re.findall(r"\b(LL_E\w+) = (-\d+)", CODE)}
 
 
@@ -46,6 +48,18 @@ def test_header_has_no_preprocessor_line() -> None:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_declared_function_is_exported(function: str) -> None:
     assert getattr(lib, function)
+
+
+def test_nothing_else_is_exported() -> None:
+    listing = subprocess.run(["nm", "-D", "--defined-only", LIBRARY], capture_output=True, text=True, check=True).stdout
+    assert {line.split()[-1] for line in listing.splitlines()} == set(FUNCTIONS)
+
+
+def test_library_needs_only_libc() -> None:
+    """No C++ runtime and no GPU driver, so that one build serves every machine."""
+    listing = subprocess.run(["readelf", "-d", LIBRARY], capture_output=True, text=True, check=True).stdout
+    needed = re.findall(r"\(NEEDED\).*\[(.*?)\]", listing)
+    assert not [name for name in needed if not LIBC.match(name)]
 
 
 def test_struct_layouts_are_the_compilers(tmp_path: Path) -> None:

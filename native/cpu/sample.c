@@ -128,8 +128,7 @@ static int32_t select_best(const float *logits, int32_t n, int32_t k, struct can
 /* ---- mask, bias, penalties ---- */
 
 static int adjusts(const ll_sampling *s) {
-    return s->mask || s->n_bias > 0 || s->repeat_penalty != 1 || s->presence_penalty != 0 ||
-           s->frequency_penalty != 0;
+    return s->mask || s->n_bias > 0 || s->repeat_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
 }
 
 static void apply_mask(const uint32_t *mask, float *logits, int32_t n_vocab) {

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from localllm.errors import FormatError
-from localllm.text.vocab import BYTE, USER_DEFINED, Vocabulary
+from localllm.text.vocab import BYTE, USER_DEFINED, Vocabulary, shown
 
 SPACE = "\u2581"  # stands for a space in vocabularies that are not byte-level
 
@@ -97,12 +97,12 @@ def _possible_merges(vocab: Vocabulary, names: dict[str, int]) -> list[tuple[str
     for i, merge in enumerate(vocab.merges):
         cut = merge.find(" ", 1)  # a token may begin with a space
         if cut < 0:
-            raise FormatError(f"tokenizer.ggml.merges[{i}]: expected two tokens and a space, found {merge!a}")
+            raise FormatError(f"tokenizer.ggml.merges[{i}]: expected two tokens and a space, found {shown(merge)}")
         left, right = merge[:cut], merge[cut + 1 :]
         parts = (left, right, left + right)
         absent = next((part for part in parts if part not in vocab.ids), None)
         if absent is not None:
-            raise FormatError(f"tokenizer.ggml.merges[{i}]: {absent!a} is not in tokenizer.ggml.tokens")
+            raise FormatError(f"tokenizer.ggml.merges[{i}]: {shown(absent)} is not in tokenizer.ggml.tokens")
         if all(part in names for part in parts):
             kept.append((left, right))
     return kept

@@ -102,10 +102,11 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
 
 
 def _wrong(key: str, expected: str, found: object) -> NoReturn:
-    raise FormatError(f"{key}: expected {expected}, found {_short(found)}")
+    raise FormatError(f"{key}: expected {expected}, found {shown(found)}")
 
 
-def _short(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of the file as an error shows it: short, and in characters that every terminal prints."""
     if isinstance(value, str):
         return ascii(value if len(value) <= 60 else value[:60] + "...")
     return ascii(value) if isinstance(value, (bool, int, float, type(None))) else f"a {type(value).__name__}"
@@ -137,7 +138,7 @@ def _pre_tokenizer(metadata: Mapping[str, Any], model: str) -> PreTokenizer:
     key = _KEY + "pre"
     name = _string(metadata, key)
     if name not in BY_NAME:
-        raise UnsupportedError(f"{key}: the pre-tokenizer {_short(name)} is not supported")
+        raise UnsupportedError(f"{key}: the pre-tokenizer {shown(name)} is not supported")
     return BY_NAME[name]
 
 
@@ -152,7 +153,7 @@ def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], dict[str, int]]:
     ids = {token: i for i, token in enumerate(tokens)}
     if len(ids) != len(tokens):
         at = next(i for i, token in enumerate(tokens) if ids[token] != i)
-        raise FormatError(f"{key}[{at}]: {_short(tokens[at])} is also token {ids[tokens[at]]}; tokens must differ")
+        raise FormatError(f"{key}[{at}]: {shown(tokens[at])} is also token {ids[tokens[at]]}; tokens must differ")
     return list(tokens), ids
 
 

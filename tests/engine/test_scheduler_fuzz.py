@@ -10,7 +10,7 @@ import pytest
 
 from localllm.engine.block_manager import BlockManager
 from localllm.engine.scheduler import Scheduler
-from localllm.engine.sequence import Sequence, State
+from localllm.engine.sequence import FinishReason, Sequence, State
 from localllm.params import SamplingParams
 from tests.engine.simulation import VOCABULARY, Memory, check_books, check_step, oracle
 
@@ -48,70 +48,78 @@ def random_sequences(rng: random.Random, count: int, context: int) -> list[Seque
     return sequences
 
 
-def run_workload(seed: int) -> Scheduler:
-    rng = random.Random(seed)
-    size = rng.choice((1, 2, 3, 4, 8))
-    context = rng.choice((6, 20, 50))
-    n_blocks = -(-context // size) + rng.choice((0, 1, 2, 5, 20))
-    max_rows = rng.choice((1, 2, 4, 8))
-    step_tokens = rng.choice((1, 2, 7, 12, 40))
-    patience = rng.choice((3, 20, 1000))
-    scheduler = Scheduler(BlockManager(n_blocks, size, prefix_cache=rng.random() < 0.75), max_rows, patience)
-    memory = Memory(scheduler.blocks)
-    sequences = random_sequences(rng, rng.choice((1, 4, 8, 16)), context)
-    expected = {seq: oracle(seq) for seq in sequences}
-    prompts = {seq: len(seq.tokens) for seq in sequences}
-    arrivals = sorted(((rng.choice((0, 0, rng.randrange(40))), i) for i in range(len(sequences))), reverse=True)
-    steps_left = 50 + sum(seq.max_length * 3 for seq in sequences) * 2
-    cancelled: set[Sequence] = set()
-    failed: set[Sequence] = set()
+class Workload:
+    """One random configuration and what comes upon it, all from one seed."""
 
-    while arrivals or scheduler.unfinished:
-        while arrivals and arrivals[-1][0] <= scheduler.steps:
-            scheduler.add(sequences[arrivals.pop()[1]])
-        if scheduler.unfinished and rng.random() < 0.01:
-            seq = rng.choice(list(scheduler.unfinished.values()))
-            cancelled.add(seq)
-            scheduler.finish(seq, "abort")
+    def __init__(self, seed: int) -> None:
+        self.rng = rng = random.Random(seed)
+        size = rng.choice((1, 2, 3, 4, 8))
+        context = rng.choice((6, 20, 50))
+        self.n_blocks = -(-context // size) + rng.choice((0, 1, 2, 5, 20))
+        blocks = BlockManager(self.n_blocks, size, prefix_cache=rng.random() < 0.75)
+        self.scheduler = Scheduler(blocks, rng.choice((1, 2, 4, 8)), patience=rng.choice((3, 20, 1000)))
+        self.step_tokens = rng.choice((1, 2, 7, 12, 40))
+        self.memory = Memory(blocks)
+        self.sequences = random_sequences(rng, rng.choice((1, 4, 8, 16)), context)
+        self.expected = {seq: oracle(seq) for seq in self.sequences}
+        self.fates: dict[Sequence, str] = {}  # of those that did not end by themselves
+
+    def run(self) -> Scheduler:
+        rng, scheduler = self.rng, self.scheduler
+        arrivals = [(rng.choice((0, 0, rng.randrange(40))), i) for i in range(len(self.sequences))]
+        arrivals.sort(reverse=True)
+        steps_left = 50 + sum(seq.max_length for seq in self.sequences) * 6
+        while arrivals or scheduler.unfinished:
+            while arrivals and arrivals[-1][0] <= scheduler.steps:
+                scheduler.add(self.sequences[arrivals.pop()[1]])
+            if scheduler.unfinished and rng.random() < 0.01:
+                self.end(rng.choice(list(scheduler.unfinished.values())), "abort")
+            self.step()
+            check_books(scheduler)
+            if rng.random() < 0.01:  # someone uses a few blocks for another purpose
+                borrowed = scheduler.borrow(rng.randint(1, self.n_blocks))
+                self.memory.scribble(borrowed)
+                scheduler.blocks.release(borrowed)
+                check_books(scheduler)
+            steps_left -= 1
+            assert steps_left > 0, "somebody starves"
+        self.check_answers()
+        return scheduler
+
+    def step(self) -> None:
+        scheduler, budget = self.scheduler, self.rng.randint(1, self.step_tokens)
         before = {seq: seq.pending for seq in scheduler.running}
-        budget = rng.randint(1, step_tokens)
         rows = scheduler.schedule(budget)
         check_step(scheduler, before, rows, budget)
-        drawn = memory.run(rows)
-        fate = rng.random()
+        drawn = self.memory.run(rows)
+        fate = self.rng.random()
         if rows and fate < 0.005:  # the step failed half way: whatever its rows wrote is worth nothing
             for row in rows:
-                memory.spoil(row)
-                failed.add(row.seq)
-                scheduler.finish(row.seq, "error")
+                self.memory.spoil(row)
+                self.end(row.seq, "error")
         elif drawn and fate < 0.01:  # one row's logits were not finite
             row = next(row for row in rows if row.samples)
-            memory.spoil(row)
-            failed.add(row.seq)
+            self.memory.spoil(row)
+            self.fates[row.seq] = "error"
             scheduler.commit(rows, [-1, *drawn[1:]])
         else:
             scheduler.commit(rows, drawn)
-        check_books(scheduler)
-        if fate > 0.99:  # someone uses a few blocks for another purpose
-            borrowed = scheduler.borrow(rng.randint(1, n_blocks))
-            memory.scribble(borrowed)
-            scheduler.blocks.release(borrowed)
-            check_books(scheduler)
-        steps_left -= 1
-        assert steps_left > 0, "somebody starves"
 
-    for seq in sequences:
-        assert seq.state is State.FINISHED
-        answer = seq.tokens[prompts[seq] :].tolist()
-        if seq in cancelled:
-            assert answer == expected[seq][: len(answer)] and seq.finish_reason == "abort"
-        elif seq in failed:
-            assert answer == expected[seq][: len(answer)] and seq.finish_reason == "error"
-        else:
-            assert answer == expected[seq]
-            assert seq.finish_reason == ("stop" if answer[-1] in seq.stop_tokens else "length")
-    assert len(scheduler.blocks.free) == n_blocks
-    return scheduler
+    def end(self, seq: Sequence, reason: FinishReason) -> None:
+        self.fates[seq] = reason
+        self.scheduler.finish(seq, reason)
+
+    def check_answers(self) -> None:
+        for seq in self.sequences:
+            answer = seq.tokens[seq.prompt_length :].tolist()
+            assert seq.state is State.FINISHED
+            if seq in self.fates:
+                assert answer == self.expected[seq][: len(answer)]
+                assert seq.finish_reason == self.fates[seq]
+            else:
+                assert answer == self.expected[seq]
+                assert seq.finish_reason == ("stop" if answer[-1] in seq.stop_tokens else "length")
+        assert len(self.scheduler.blocks.free) == self.n_blocks
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
@@ -119,9 +127,9 @@ def test_random_workloads(batch: int) -> None:
     preemptions = recomputed = 0
     for seed in range(batch, WORKLOADS, BATCHES):
         try:
-            scheduler = run_workload(seed)
+            scheduler = Workload(seed).run()
         except BaseException as error:
-            error.add_note(f"workload {seed}: run_workload({seed}) repeats it")
+            error.add_note(f"Workload({seed}).run() repeats it")
             raise
         preemptions += scheduler.preemptions
         recomputed += scheduler.recomputed_blocks

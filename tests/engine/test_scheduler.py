@@ -1,0 +1,246 @@
+"""What the scheduler promises, one promise a test; that it never breaks the books is left to the fuzz."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+from localllm.engine.block_manager import BlockManager
+from localllm.engine.scheduler import Scheduler
+from localllm.engine.sequence import Row, Sequence, State
+from localllm.params import SamplingParams
+
+BLOCK = 4
+
+
+def scheduler(n_blocks: int = 100, max_rows: int = 8, prefix_cache: bool = True, patience: int = 1000) -> Scheduler:
+    return Scheduler(BlockManager(n_blocks, BLOCK, prefix_cache), max_rows, patience)
+
+
+def sequence(tokens: Iterable[int], max_tokens: int = 10, priority: int = 1, salt: bytes = b"") -> Sequence:
+    prompt = array("i", tokens)
+    params = SamplingParams(priority=priority)
+    return Sequence(prompt, params, max_length=len(prompt) + max_tokens, salt=salt)
+
+
+def distinct(number: int, length: int) -> list[int]:
+    """A prompt that shares nothing with that of another number."""
+    return [1000 * (number + 1) + i for i in range(length)]
+
+
+def add(target: Scheduler, *seqs: Sequence) -> None:
+    for seq in seqs:
+        target.add(seq)
+
+
+def step(target: Scheduler, budget: int = 1000, token: int = 7) -> list[Row]:
+    rows = target.schedule(budget)
+    target.commit(rows, [token] * sum(row.samples for row in rows))
+    return rows
+
+
+def counts(rows: list[Row]) -> list[tuple[Sequence, int]]:
+    return [(row.seq, row.count) for row in rows]
+
+
+def test_decoding_goes_before_prefill() -> None:
+    target = scheduler()
+    old, new = sequence(distinct(0, 3)), sequence(distinct(1, 30))
+    add(target, old)
+    step(target)
+    add(target, new)
+    assert counts(step(target, budget=9)) == [(old, 1), (new, 8)]
+    assert counts(step(target, budget=9)) == [(old, 1), (new, 8)]
+
+
+def test_decoding_goes_first_even_when_it_came_last() -> None:
+    target = scheduler()
+    long, short = sequence(distinct(0, 40)), sequence(distinct(1, 2))
+    add(target, short)
+    step(target)
+    long.params, short.params = short.params, long.params
+    add(target, long)
+    for _ in range(3):
+        assert (short, 1) in counts(step(target, budget=5))
+
+
+def test_prefill_is_first_come_first_served() -> None:
+    target = scheduler()
+    seqs = [sequence(distinct(n, 10)) for n in range(3)]
+    add(target, *seqs)
+    assert counts(step(target, budget=16)) == [(seqs[0], 10), (seqs[1], 6)]
+    assert counts(step(target, budget=16)) == [(seqs[0], 1), (seqs[1], 4), (seqs[2], 10)]
+
+
+def test_a_tiny_budget_still_moves_a_prompt_beside_decoding_rows() -> None:
+    target = scheduler()
+    add(target, *[sequence(distinct(n, 2), max_tokens=50) for n in range(5)])
+    step(target)
+    late = sequence(distinct(9, 4))
+    add(target, late)
+    for _ in range(4):
+        assert counts(step(target, budget=1))[-1] == (late, 1)
+    assert len(late.tokens) == 5
+
+
+def test_rows_are_bounded() -> None:
+    target = scheduler(max_rows=3)
+    add(target, *[sequence(distinct(n, 2)) for n in range(5)])
+    assert len(step(target)) == 3
+    assert len(target.waiting) == 2
+
+
+def test_a_prefix_being_computed_is_waited_for_and_shared() -> None:
+    target = scheduler()
+    shared = distinct(0, 40)
+    seqs = [sequence([*shared, n]) for n in range(4)]
+    add(target, *seqs)
+    computed = sum(row.count for _ in range(10) for row in step(target, budget=16) if row.count > 1)
+    assert computed <= 41 + 3, "the common prefix is computed once"
+    assert [seq.cached for seq in seqs] == [0, 40, 40, 40]
+    assert all(len(seq.tokens) > 41 for seq in seqs)
+
+
+def test_without_the_cache_nobody_waits_for_anybody() -> None:
+    target = scheduler(prefix_cache=False)
+    add(target, *[sequence(range(20)) for _ in range(3)])
+    assert [count for _, count in counts(step(target))] == [20, 20, 20]
+
+
+def test_a_prefix_of_another_salt_is_not_waited_for() -> None:
+    target = scheduler()
+    add(target, sequence(range(20), salt=b"a"), sequence(range(20), salt=b"b"))
+    assert [count for _, count in counts(step(target))] == [20, 20]
+
+
+def test_the_youngest_is_preempted_and_comes_back_first() -> None:
+    target = scheduler(n_blocks=7)
+    seqs = [sequence(distinct(n, 7), max_tokens=13) for n in range(4)]
+    add(target, *seqs)
+    step(target)
+    assert target.running == seqs[:2], "the third would leave no room for the others to grow"
+    while not target.preemptions:
+        step(target)
+    assert target.running == seqs[:1]
+    assert target.waiting == seqs[1:]
+    assert seqs[1].state is State.WAITING
+
+
+def test_a_more_important_one_takes_the_row_of_the_least() -> None:
+    target = scheduler(max_rows=2)
+    low, normal, high = (sequence(distinct(p, 5), priority=p) for p in (2, 1, 0))
+    add(target, low, normal)
+    step(target)
+    add(target, high)
+    assert counts(step(target)) == [(high, 5), (normal, 1)]
+    assert target.waiting == [low]
+    assert target.preemptions == 1
+
+
+def test_a_less_important_one_never_takes_room_from_above() -> None:
+    target = scheduler(n_blocks=5)
+    high = sequence(distinct(0, 7), max_tokens=13, priority=0)
+    low = sequence(distinct(1, 3), max_tokens=17, priority=2)
+    add(target, low)
+    step(target)
+    add(target, high)
+    while target.unfinished:
+        before = list(high.blocks)
+        step(target)
+        assert high.state is State.FINISHED or list(high.blocks)[: len(before)] == before
+    assert high.reached == 19, "it was never set back"
+
+
+def test_room_that_does_not_suffice_is_not_taken() -> None:
+    target = scheduler(n_blocks=12)
+    high, low, large = sequence(distinct(0, 30), priority=0), sequence(distinct(1, 8), priority=2), distinct(2, 30)
+    add(target, high, low)
+    step(target)
+    add(target, sequence(large, priority=1))
+    step(target)
+    assert target.running == [high, low]
+    assert target.preemptions == 0
+
+
+def test_nobody_is_admitted_past_one_that_waits_for_room() -> None:
+    target = scheduler(n_blocks=10)
+    add(target, sequence(distinct(0, 20)), sequence(distinct(1, 30)), sequence(distinct(2, 2)))
+    for _ in range(3):
+        assert len(step(target)) == 1
+
+
+def test_the_lowest_class_gets_on_under_an_endless_stream_of_the_highest() -> None:
+    target = scheduler(max_rows=2, patience=20)
+    low = sequence(distinct(0, 30), max_tokens=30, priority=2)
+    add(target, low)
+    for number in range(1, 400):
+        if len(target.unfinished) < 6:
+            add(target, *[sequence(distinct(number * 3 + i, 5), max_tokens=5, priority=0) for i in range(3)])
+        step(target, budget=8)
+        if low.state is State.FINISHED:
+            break
+    assert low.finish_reason == "length"
+    assert number < 200
+
+
+def test_patience_does_not_help_one_that_gets_on() -> None:
+    target = scheduler(patience=5)
+    low = sequence(distinct(0, 4), max_tokens=50, priority=2)
+    add(target, low)
+    for _ in range(40):
+        step(target)
+    assert low.rank[0] == 2
+
+
+def test_recomputed_blocks_are_counted() -> None:
+    target = scheduler(n_blocks=7, prefix_cache=False)
+    seqs = [sequence(distinct(n, 9), max_tokens=12) for n in range(2)]
+    add(target, *seqs)
+    computed = 0
+    while target.unfinished:
+        computed += sum(row.count for row in step(target))
+    assert target.preemptions == 1
+    assert target.recomputed_blocks == (computed - 2 * 20) // BLOCK > 0
+    assert [seq.cached for seq in seqs] == [0, 0]
+
+
+def test_what_preemption_finds_again_does_not_count_as_cached() -> None:
+    target = scheduler(n_blocks=7)
+    seqs = [sequence(distinct(n, 9), max_tokens=12) for n in range(2)]
+    add(target, *seqs)
+    while target.unfinished:
+        step(target)
+    assert target.preemptions > 0
+    assert target.cached_tokens == 0
+
+
+def test_ends() -> None:
+    target = scheduler()
+    stopping, ending, failing, aborted = seqs = [sequence(distinct(n, 4), max_tokens=1 + n % 2) for n in range(4)]
+    stopping.stop_tokens = frozenset([5])
+    add(target, *seqs)
+    rows = target.schedule(1000)
+    target.finish(aborted, "abort")
+    target.commit(rows[:3], [5, 6, -1])
+    assert [seq.finish_reason for seq in seqs] == ["stop", None, "error", "abort"]
+    assert failing.tokens.tolist() == distinct(2, 4)
+    step(target)
+    assert ending.finish_reason == "length"
+    target.finish(ending, "abort")
+    assert ending.finish_reason == "length", "an end is final"
+    assert len(target.blocks.free) == 100
+    assert failing.keys[0] not in target.blocks.block_of, "what a failed row computed has no name"
+
+
+def test_borrowed_blocks_come_from_the_least_important() -> None:
+    target = scheduler(n_blocks=10)
+    seqs = [sequence(distinct(n, 8)) for n in range(3)]
+    add(target, *seqs)
+    step(target)
+    borrowed = target.borrow(6)
+    assert target.running == seqs[:2]
+    assert not set(borrowed) & {b for seq in target.running for b in seq.blocks}
+    target.blocks.release(borrowed)
+    while target.unfinished:
+        step(target)
+    assert [len(seq.tokens) for seq in seqs] == [18, 18, 18]

@@ -69,11 +69,8 @@ class BlockManager:
 
     def publish(self, seq: Sequence, start: int) -> None:
         """Make the blocks that tokens[start:computed] filled findable. The first block of a content wins."""
-        filled = range(start // self.block_size, seq.computed // self.block_size)
-        if not filled or not self.prefix_cache:
-            return
         self._extend_keys(seq)
-        for i in filled:
+        for i in range(start // self.block_size, min(seq.computed // self.block_size, len(seq.keys))):
             if seq.keys[i] not in self.block_of:
                 self.block_of[seq.keys[i]] = seq.blocks[i]
                 self.key_of[seq.blocks[i]] = seq.keys[i]

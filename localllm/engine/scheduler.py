@@ -61,11 +61,11 @@ class Scheduler:
             count = min(seq.pending, 1 if seq in decoding else spare)
             if count == 0:
                 continue
-            lacking = self.blocks.lacking(seq, seq.computed + count)
-            if lacking and not self._make_room(seq, lacking):
-                admitting = False  # it keeps what it has until there is room, and nobody overtakes it
-                continue
-            seq.blocks.extend(self.blocks.allocate(lacking))
+            if lacking := self.blocks.lacking(seq, seq.computed + count):
+                if not self._make_room(seq, lacking):
+                    admitting = False  # it keeps what it has until there is room, and nobody overtakes it
+                    continue
+                seq.blocks.extend(self.blocks.allocate(lacking))
             rows.append(Row(seq, seq.computed, count, count == seq.pending))
             if seq not in decoding:
                 spare -= count
@@ -79,16 +79,19 @@ class Scheduler:
         for row in rows:
             seq = row.seq
             seq.computed = row.start + row.count
-            self.recomputed_blocks += max(0, min(seq.reached, seq.computed) // size - row.start // size)
+            if row.start < seq.reached:
+                self.recomputed_blocks += min(seq.reached, seq.computed) // size - row.start // size
+            elif row.start > seq.reached:
+                seq.cached += row.start - seq.reached
+                self.cached_tokens += row.start - seq.reached
             if seq.computed > seq.reached:
-                seq.cached += (cached := max(0, row.start - seq.reached))
-                self.cached_tokens += cached
                 seq.reached, seq.advanced = seq.computed, self.steps
             token = next(tokens) if row.samples else None
             if token == -1:
                 self.finish(seq, "error")  # without publishing what led to it
                 continue
-            self.blocks.publish(seq, row.start)
+            if seq.computed // size > row.start // size:
+                self.blocks.publish(seq, row.start)
             if token is not None:
                 seq.tokens.append(token)
                 if token in seq.stop_tokens:
@@ -123,14 +126,12 @@ class Scheduler:
 
     def _make_room(self, seq: Sequence, blocks: int, rows: int = 0) -> bool:
         """Have so many blocks and rows free, if need be at the cost of those that rank below."""
-        below = self.running[bisect(self.running, seq.rank, key=_rank) :]
         free = self.blocks.free
-        if blocks > len(free) + sum(len(other.blocks) for other in below):
-            return False
-        while len(free) < blocks or len(self.running) + rows > self.max_rows:
-            if not below:
+        while blocks > len(free) or len(self.running) + rows > self.max_rows:
+            below = self.running[bisect(self.running, seq.rank, key=_rank) :]
+            if not below or blocks > len(free) + sum(len(other.blocks) for other in below):
                 return False
-            self._preempt(below.pop())
+            self._preempt(below[-1])
         return True
 
     def _preempt(self, seq: Sequence) -> None:

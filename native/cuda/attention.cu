@@ -15,8 +15,7 @@ struct attend {
     struct kv_layout kv;
 };
 
-template <int TYPE>
-static __device__ __forceinline__ float cached(const uint8_t *row, int32_t c) {
+template <int TYPE> static __device__ __forceinline__ float cached(const uint8_t *row, int32_t c) {
     if (TYPE != LL_Q8_0) return float_value(TYPE, row, c);
     const uint8_t *block = row + c / 32 * 34;
     return load_half(block) * (float)(int8_t)block[2 + c % 32];
@@ -37,9 +36,7 @@ static __device__ inline void score(const struct attend *p, const float *q, cons
     }
 }
 
-struct softmax {
-    float max, sum;
-};
+struct softmax { float max, sum; };
 
 /* One warp, a lane per slot: scores become weights, and the softmax takes them in. Returns what the values so far
  * shrink by. */
@@ -55,8 +52,7 @@ static __device__ inline float weigh(int32_t lo, int32_t hi, float *scores, stru
     return shrink;
 }
 
-template <int TYPE>
-static __global__ void attend(struct attend p) {
+template <int TYPE> static __global__ void attend(struct attend p) {
     __shared__ float scores[MAX_SLOTS], shrink, total;
     int32_t token = (int32_t)blockIdx.x, head = (int32_t)blockIdx.y, size = p.kv.block_size;
     int32_t position = p.position[token], kv_head = head / (p.n_heads / p.n_kv_heads);
@@ -83,8 +79,7 @@ static __global__ void attend(struct attend p) {
         __syncthreads();
         for (int32_t c = threadIdx.x; c < p.head_dim; c += THREADS) {
             float sum = acc[c] * shrink;
-            for (int32_t j = lo; j < hi; j++)
-                sum = fmaf(scores[j], cached<TYPE>(values + j * p.kv.row_bytes, c), sum);
+            for (int32_t j = lo; j < hi; j++) sum = fmaf(scores[j], cached<TYPE>(values + j * p.kv.row_bytes, c), sum);
             acc[c] = sum;
         }
         __syncthreads(); /* before the next block's scores replace these */
@@ -98,9 +93,20 @@ static __global__ void attend(struct attend p) {
 
 void cuda_attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a) {
     struct cuda *d = (struct cuda *)dev;
-    struct attend p = {m->n_heads, m->n_kv_heads, m->head_dim, m->layers[layer].window, s->batch.max_blocks,
-                       m->attn_scale, s->row_of, s->position, s->batch.blocks, q, a,
-                       d->pool + kv_offset(&d->kv, 0, layer, 0, 0), d->kv};
+    struct attend p;
+    p.n_heads = m->n_heads;
+    p.n_kv_heads = m->n_kv_heads;
+    p.head_dim = m->head_dim;
+    p.window = m->layers[layer].window;
+    p.table_columns = s->batch.max_blocks;
+    p.scale = m->attn_scale;
+    p.row_of = s->row_of;
+    p.position = s->position;
+    p.blocks = s->batch.blocks;
+    p.q = q;
+    p.a = a;
+    p.layer = d->pool + kv_offset(&d->kv, 0, layer, 0, 0);
+    p.kv = d->kv;
     dim3 grid((unsigned)s->batch.n_tokens, (unsigned)m->n_heads);
     switch (d->kv.type) {
         ATTEND(LL_F16);

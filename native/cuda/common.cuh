@@ -39,17 +39,17 @@ struct input {
 };
 
 struct cuda {
-    struct model model;   /* weights are the device's; layers and rope_freqs lie on the host, which alone reads them */
+    struct model model; /* weights are the device's; layers and rope_freqs lie on the host, which alone reads them */
     struct layer *layers; /* (n_layers) */
     struct kv_layout kv;
     struct work work;
-    uint8_t *pool;            /* the KV cache */
-    float *normed, *up;       /* (max_tokens, n_embd), (max_tokens, n_ff) */
+    uint8_t *pool; /* the KV cache */
+    float *normed, *up; /* (max_tokens, n_embd), (max_tokens, n_ff) */
     struct input input;
     struct step_arrays host, device;
-    float *host_logits;    /* (max_samples, n_vocab) pinned */
+    float *host_logits; /* (max_samples, n_vocab) pinned */
     int32_t table_columns; /* of step_arrays.blocks: the longest row's blocks */
-    int32_t n_samples;     /* of the last step */
+    int32_t n_samples; /* of the last step */
     void *memory, *pinned; /* one allocation each */
     cudaStream_t stream;
     cudaError_t error; /* the first of this step */
@@ -97,9 +97,9 @@ static __device__ inline float max_of_32(float v) {
     return v;
 }
 
-/* The exponential of cpu/v16.h, operation by operation. x must not exceed 88. */
+/* The exponential of cpu/v16.h, operation by operation: 0 from -88 down, NaN stays. x must not exceed 88. */
 static __device__ inline float exp_exact(float x) {
-    if (x < -87.3f) return 0.0f;
+    x = -88.0f > x ? -88.0f : x;
     float n = rintf(x * 1.44269504089f);
     float r = fmaf(n, -0.693145751953125f, x);
     r = fmaf(n, -1.42860682030941723e-6f, r);

@@ -83,8 +83,7 @@ static __device__ inline void unpack_mxfp4(const struct mxfp4 *s, struct codes *
 }
 
 static __device__ inline void unpack_q2_k(const struct q2_k *s, int32_t j, struct codes *out) {
-    for (int w = 0; w < 8; w++)
-        out->word[w] = (load_32(s->qs + 32 * (j / 4) + 4 * w) >> (2 * (j % 4))) & 0x03030303u;
+    for (int w = 0; w < 8; w++) out->word[w] = (load_32(s->qs + 32 * (j / 4) + 4 * w) >> (2 * (j % 4))) & 0x03030303u;
     for (int i = 0; i < 2; i++) {
         out->sub[i] = s->scales[2 * j + i] & 15;
         out->submin[i] = s->scales[2 * j + i] >> 4;
@@ -117,8 +116,7 @@ static __device__ inline void unpack_scale_min(const uint8_t *s, int32_t j, cons
 }
 
 static __device__ inline void unpack_q4_k(const struct q4_k *s, int32_t j, struct codes *out) {
-    for (int w = 0; w < 8; w++)
-        out->word[w] = (load_32(s->qs + 32 * (j / 2) + 4 * w) >> (4 * (j % 2))) & 0x0f0f0f0fu;
+    for (int w = 0; w < 8; w++) out->word[w] = (load_32(s->qs + 32 * (j / 2) + 4 * w) >> (4 * (j % 2))) & 0x0f0f0f0fu;
     unpack_scale_min(s->scales, j, s->d, s->dmin, out);
 }
 
@@ -185,11 +183,11 @@ static __device__ __forceinline__ void unpack(int32_t type, const uint8_t *row, 
 
 /* Which of the four forms of quant/formats.h a quantized type has, or that it is a float. */
 static __host__ __device__ constexpr enum form form_of_type(int32_t type) {
-    return type == LL_F32 || type == LL_F16 || type == LL_BF16                                ? FORM_FLOAT
-           : type == LL_Q4_1 || type == LL_Q5_1 || type == LL_Q4_K || type == LL_Q5_K         ? FORM_MIN
-           : type == LL_Q3_K || type == LL_Q6_K                                               ? FORM_SUB
-           : type == LL_Q2_K                                                                  ? FORM_SUBMIN
-                                                                                              : FORM_PLAIN;
+    return type == LL_F32 || type == LL_F16 || type == LL_BF16                        ? FORM_FLOAT
+           : type == LL_Q4_1 || type == LL_Q5_1 || type == LL_Q4_K || type == LL_Q5_K ? FORM_MIN
+           : type == LL_Q3_K || type == LL_Q6_K                                       ? FORM_SUB
+           : type == LL_Q2_K                                                          ? FORM_SUBMIN
+                                                                                      : FORM_PLAIN;
 }
 
 /* Column c, of 32, as a float: the order of quant/formats.c's decode_row. */

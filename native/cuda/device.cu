@@ -13,7 +13,7 @@ extern "C" {
 #include "model/rope.h"
 }
 
-enum { MAX_TOKENS = 1 << 19 }; /* of one step: what a grid's y can count in tiles of eight */
+enum { MAX_TOKENS = 65535 * 8 }; /* of one step: what a grid's y can count in tiles of eight */
 
 /* ---- memory ---- */
 
@@ -198,6 +198,7 @@ static int cuda_begin(void *self, const ll_batch *b, struct step *out) {
         return fail(LL_EINVAL, "blocks: a row of this batch needs %d KV blocks, the device holds tables of %d", columns,
                     d->table_columns);
     fill_blocks(d, b, columns);
+    cudaGetLastError(); /* an open that failed for want of memory leaves its error behind */
     d->error = cudaSuccess;
     d->n_samples = b->n_samples;
     send(d, s->tokens, h->tokens, n, i);
@@ -236,8 +237,8 @@ static const float *cuda_logits(void *self) {
 
 /* ---- operations around products ---- */
 
-static void cuda_norm_qkv(void *dev, const struct model *m, const struct layer *l, const struct step *s,
-                          const float *x, float *q, float *k, float *v) {
+static void cuda_norm_qkv(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
+                          float *q, float *k, float *v) {
     struct cuda *d = (struct cuda *)dev;
     bool quantized = cuda_is_quantized(&l->q) || cuda_is_quantized(&l->k) || cuda_is_quantized(&l->v);
     cuda_norm(d, x, NULL, s->batch.n_tokens, m->n_embd, l->attn_norm, d->normed);
@@ -253,8 +254,8 @@ static void cuda_linear_add(void *dev, const struct linear *w, const struct step
     cuda_product(d, w, x, true);
 }
 
-static void cuda_norm_glu(void *dev, const struct model *m, const struct layer *l, const struct step *s,
-                          const float *x, float *h) {
+static void cuda_norm_glu(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
+                          float *h) {
     struct cuda *d = (struct cuda *)dev;
     cuda_norm(d, x, NULL, s->batch.n_tokens, m->n_embd, l->ffn_norm, d->normed);
     cuda_set_input(d, d->normed, s->batch.n_tokens, m->n_embd,

@@ -44,8 +44,7 @@ static __global__ void norm(const float *x, const int32_t *index, int32_t k, con
     for (int32_t c = threadIdx.x; c < k; c += THREADS) out[i * k + c] = row[c] * scale * w[c];
 }
 
-void cuda_norm(struct cuda *d, const float *x, const int32_t *index, int32_t n, int32_t k, const float *w,
-               float *out) {
+void cuda_norm(struct cuda *d, const float *x, const int32_t *index, int32_t n, int32_t k, const float *w, float *out) {
     if (!n) return;
     LAUNCH(norm, n, THREADS, d->stream, x, index, k, w, d->model.norm_eps, out);
     note(d, cudaGetLastError(), "a norm");
@@ -94,8 +93,10 @@ static __device__ inline void store_row(int32_t type, int32_t n, const float *x,
         return;
     }
     for (int32_t c = threadIdx.x; c < n; c += WARP) {
-        if (type == LL_F32) ((float *)row)[c] = x[c];
-        else ((uint16_t *)row)[c] = type == LL_F16 ? half_bits(x[c]) : bf16_bits(x[c]);
+        if (type == LL_F32)
+            ((float *)row)[c] = x[c];
+        else
+            ((uint16_t *)row)[c] = type == LL_F16 ? half_bits(x[c]) : bf16_bits(x[c]);
     }
 }
 
@@ -145,17 +146,32 @@ static __global__ void rotate_store(struct rotate r) {
     if (!value) rotate_head(&r, r.k_norm, rotation, r.k + at);
     int32_t position = r.position[token], slot = position % r.kv.block_size;
     int32_t block = r.blocks[(int64_t)r.row_of[token] * r.table_columns + position / r.kv.block_size];
-    store_row(r.kv.type, r.head_dim, value ? r.v + at : r.k + at,
-              r.layer + kv_row(&r.kv, block, value, kv_head, slot));
+    store_row(r.kv.type, r.head_dim, value ? r.v + at : r.k + at, r.layer + kv_row(&r.kv, block, value, kv_head, slot));
 }
 
 void cuda_rotate_store(void *dev, const struct model *m, int32_t layer, const struct step *s, float *q, float *k,
                        const float *v) {
     struct cuda *d = (struct cuda *)dev;
     const struct layer *l = &m->layers[layer];
-    struct rotate r = {m->n_heads, m->n_kv_heads, m->head_dim, m->rope_dims, s->batch.max_blocks, m->rope_style,
-                       m->norm_eps, l->q_norm, l->k_norm, s->row_of, s->position, s->batch.blocks, s->rotation,
-                       q, k, v, d->pool + kv_offset(&d->kv, 0, layer, 0, 0), d->kv};
+    struct rotate r;
+    r.n_heads = m->n_heads;
+    r.n_kv_heads = m->n_kv_heads;
+    r.head_dim = m->head_dim;
+    r.rope_dims = m->rope_dims;
+    r.table_columns = s->batch.max_blocks;
+    r.style = m->rope_style;
+    r.eps = m->norm_eps;
+    r.q_norm = l->q_norm;
+    r.k_norm = l->k_norm;
+    r.row_of = s->row_of;
+    r.position = s->position;
+    r.blocks = s->batch.blocks;
+    r.rotation = s->rotation;
+    r.q = q;
+    r.k = k;
+    r.v = v;
+    r.layer = d->pool + kv_offset(&d->kv, 0, layer, 0, 0);
+    r.kv = d->kv;
     dim3 grid((unsigned)s->batch.n_tokens, (unsigned)(m->n_heads + 2 * m->n_kv_heads));
     LAUNCH(rotate_store, grid, WARP, d->stream, r);
     note(d, cudaGetLastError(), "rotation");

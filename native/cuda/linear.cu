@@ -52,8 +52,7 @@ static __device__ inline int32_t block_sum(const struct codes *w, const int8_t *
     return w->sub[0] * half[0] + w->sub[1] * half[1];
 }
 
-template <int TYPE>
-static __global__ void matmul_blocks(struct product p) {
+template <int TYPE> static __global__ void matmul_blocks(struct product p) {
     constexpr enum form FORM = form_of_type(TYPE);
     constexpr bool MINIMA = FORM == FORM_MIN || FORM == FORM_SUBMIN;
     /* acc = fma(first, scale, acc), then for types with minima acc = fma(second, third, acc); 33 spreads the banks */
@@ -93,8 +92,7 @@ static __global__ void matmul_blocks(struct product p) {
     if (lane < count) put(&p, token + lane, row, acc);
 }
 
-template <int TYPE>
-static __global__ void matmul_floats(struct product p) {
+template <int TYPE> static __global__ void matmul_floats(struct product p) {
     int group = threadIdx.x / 16, lane = threadIdx.x % 16;
     int32_t row = (int32_t)blockIdx.x * FLOAT_ROWS + group, token = (int32_t)blockIdx.y * FLOAT_TOKENS;
     int32_t count = min((int32_t)FLOAT_TOKENS, p.n - token);
@@ -132,8 +130,19 @@ void cuda_set_input(struct cuda *d, const float *x, int32_t n, int32_t k, bool q
 
 void cuda_product(struct cuda *d, const struct linear *w, float *out, bool add) {
     const struct input *a = &d->input;
-    struct product p = {w->w.data, w->w.row_bytes, w->w.rows, a->k,    a->n, add,
-                        a->x,      a->q,           a->scale,  a->sums, w->bias, out};
+    struct product p;
+    p.w = w->w.data;
+    p.row_bytes = w->w.row_bytes;
+    p.rows = w->w.rows;
+    p.k = a->k;
+    p.n = a->n;
+    p.add = add;
+    p.x = a->x;
+    p.q = a->q;
+    p.scale = a->scale;
+    p.sums = a->sums;
+    p.bias = w->bias;
+    p.out = out;
     dim3 grid(tiles(p.rows, WARPS), tiles(p.n, TOKENS));
     dim3 float_grid(tiles(p.rows, FLOAT_ROWS), tiles(p.n, FLOAT_TOKENS));
     if (!p.n) return;

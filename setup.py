@@ -68,10 +68,10 @@ def build_library(target):
     ninja = shutil.which("ninja")
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
     with tempfile.TemporaryDirectory(prefix="localllm-build-") as folder:
-        subprocess.run(
-            ["cmake", "-S", ROOT, "-B", folder, *generator, *os.environ.get("CMAKE_ARGS", "").split()], check=True
-        )
-        subprocess.run(["cmake", "--build", folder, "--parallel"], check=True)
+        options = os.environ.get("CMAKE_ARGS", "").split()
+        for command in (["-S", ROOT, "-B", folder, *generator, *options], ["--build", folder, "--parallel"]):
+            if subprocess.run(["cmake", *command]).returncode:
+                raise SystemExit("the native library was not built: the messages of CMake or the compiler above say why")
         shutil.copy(Path(folder) / target.name, target)
 
 

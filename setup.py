@@ -71,7 +71,7 @@ def build_library(target):
         options = os.environ.get("CMAKE_ARGS", "").split()
         for command in (["-S", ROOT, "-B", folder, *generator, *options], ["--build", folder, "--parallel"]):
             if subprocess.run(["cmake", *command]).returncode:
-                raise SystemExit("the native library was not built: the messages of CMake or the compiler above say why")
+                raise SystemExit("the native library was not built: the messages above say why")
         shutil.copy(Path(folder) / target.name, target)
 
 

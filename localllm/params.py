@@ -5,7 +5,7 @@ Order of use: mask, logit_bias, penalties, top_k, top_p, min_p, temperature; tie
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 from localllm.errors import InvalidArgument
@@ -40,7 +40,7 @@ class SamplingParams:
         self._integer("top_k", 0, 2**31 - 1)
         self._number("top_p", 0, 1)
         self._number("min_p", 0, 1)
-        self._number("repeat_penalty", 0, 100, above=True)
+        self._number("repeat_penalty", 0.01, 100)
         self._number("presence_penalty", -100, 100)
         self._number("frequency_penalty", -100, 100)
         self._integer("seed", 0, 2**64 - 1, optional=True)
@@ -58,14 +58,11 @@ class SamplingParams:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InvalidArgument(f"{name} must be an integer from {low} to {high}, not {value!r}")
 
-    def _number(self, name: str, low: float, high: float, above: bool = False) -> None:
+    def _number(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
         good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-        if not good or (above and value == low):
-            raise InvalidArgument(
-                f"{name} must be a number {'above' if above else 'from'} {low} "
-                f"{'and at most' if above else 'to'} {high}, not {value!r}"
-            )
+        if not good:
+            raise InvalidArgument(f"{name} must be a number from {low} to {high}, not {value!r}")
 
     def _check_stop(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
@@ -79,5 +76,5 @@ class SamplingParams:
         for token, bias in self.logit_bias.items():
             if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**31:
                 raise InvalidArgument(f"logit_bias must map token ids to numbers, but has the key {token!r}")
-            if not isinstance(bias, int | float) or not (isfinite(bias) or bias == -inf):
-                raise InvalidArgument(f"logit_bias[{token}] must be a finite number or -inf, not {bias!r}")
+            if not isinstance(bias, int | float) or not (-1e6 <= bias <= 1e6 or bias == -inf):
+                raise InvalidArgument(f"logit_bias[{token}] must be -inf or from -1e6 to 1e6, not {bias!r}")

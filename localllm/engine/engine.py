@@ -186,6 +186,8 @@ class Engine:
         """Start a request. The answer ends with one of `stop_tokens` (unless params.ignore_eos), after
         params.max_tokens, or where the context ends. InvalidArgument if the prompt leaves no room for an answer."""
         prompt = self._checked(tokens, self._context - 1)
+        if wrong := [token for token in params.logit_bias if token >= self._runner.n_vocab]:
+            raise InvalidArgument(f"logit_bias has token {wrong[0]}, but ids go from 0 to {self._runner.n_vocab - 1}")
         seq = Sequence(
             prompt,
             params,

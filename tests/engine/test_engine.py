@@ -366,6 +366,8 @@ def test_refused_prompts_state_both_numbers(world: World) -> None:
         world.engine.submit([1, 50], SamplingParams())
     with pytest.raises(InvalidArgument, match="has -1"):
         world.engine.submit([1, -1], SamplingParams())
+    with pytest.raises(InvalidArgument, match="logit_bias has token 50"):
+        world.engine.submit([1], SamplingParams(logit_bias={50: 1.0}))
     assert len(tokens_of(world.engine.submit([1] * 63, SamplingParams()))) == 1
     with pytest.raises(MemoryLimitError, match=r"holds 60 tokens.* 64 tokens"), opened(n_blocks=15):
         pass

@@ -34,6 +34,7 @@ def add(target: Scheduler, *seqs: Sequence) -> None:
 
 
 def step(target: Scheduler, budget: int = 1000, token: int = 7) -> list[Row]:
+    assert target.steps < 1000, "it does not come to an end"
     rows = target.schedule(budget)
     target.commit(rows, [token] * sum(row.samples for row in rows))
     return rows

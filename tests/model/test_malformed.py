@@ -280,6 +280,17 @@ def test_memory_is_bounded_by_the_file(name: str, tmp_path: Path) -> None:
     assert int(done.stdout) <= 1.1 * path.stat().st_size + (64 << 20)
 
 
+def test_metadata_without_end(tmp_path: Path) -> None:
+    """An array of 320 MiB that is really there, but for a file that costs its writer nothing (a hole)."""
+    path = tmp_path / "hole.gguf"
+    items = pack(w.U32, w.ARRAY) + pack(w.U32, w.U64) + pack(w.U64, 40 << 20)
+    with path.open("wb") as file:
+        file.write(Spec(kvs=(w.string("hole") + items,)).build())
+        file.truncate(400 << 20)
+    with pytest.raises(FormatError, match='key "hole": expected at most 268435456 bytes of metadata'):
+        ModelFile(path)
+
+
 # ---- mutants under the sanitizers ----
 
 SOURCES = ("native/base/*.c", "native/quant/types.c", "native/gguf/*.c", "tests/native/fuzz_gguf.c")

@@ -41,13 +41,8 @@ def encoder(vocab: Vocabulary) -> Tokenizer:
             if vocab.pre.patterns:
                 splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in vocab.pre.patterns]
                 tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
-    kinds = zip(vocab.tokens, vocab.types, strict=True)
-    user_defined = [
-        AddedToken(token, normalized=False, special=False)
-        for i, (token, kind) in enumerate(kinds)
-        if kind == USER_DEFINED and i not in vocab.hidden
-    ]
-    tokenizer.add_tokens(user_defined)
+    user_defined = [i for i, kind in enumerate(vocab.types) if kind == USER_DEFINED and i not in vocab.hidden]
+    tokenizer.add_tokens([AddedToken(vocab.tokens[i], normalized=False, special=False) for i in user_defined])
     return tokenizer
 
 

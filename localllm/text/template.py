@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import json
+import math
 import os
 import re
 import select
@@ -32,7 +33,8 @@ from localllm.errors import InvalidArgument, TemplateError
 MAX_SOURCE = 1 << 20
 MAX_REQUEST = 64 << 20
 START_SECONDS = 30.0
-RENDER_SECONDS = 2.2  # by the wall clock; the child's own limit is 2 s of processor time
+RENDER_SECONDS = 2.0  # by the wall clock; processor time is bounded by the child itself
+STARVED_SECONDS = 0.5  # of processor time, more than any honest template needs: before that, a late child is starved
 KEY = "tokenizer.chat_template"
 
 _STRFTIME = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')""")
@@ -106,7 +108,7 @@ class _Child:
         self._ready = False
 
     def prestart(self) -> None:
-        with self._lock:
+        with self._lock, suppress(TemplateError):  # the first render tells what is wrong
             self._start()
 
     def render(self, body: bytes) -> str:
@@ -130,11 +132,14 @@ class _Child:
         if self._owner == os.getpid():
             self._stop()
         program = Path(__file__).with_name("template_child.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(program), *_library_folders()],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={}, cwd="/", start_new_session=True,
-        )  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable or "python3", "-I", "-S", str(program), *_library_folders()],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env={}, cwd="/", start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise TemplateError(f"the process that renders chat templates cannot be started: {error}") from None
         if self._owner != os.getpid():
             atexit.register(self._stop)
         self._owner, self._ready = os.getpid(), False
@@ -153,26 +158,41 @@ class _Child:
 
     def _exchange(self, process: subprocess.Popen[bytes], body: bytes) -> dict[str, Any]:
         assert process.stdin is not None
-        deadline = f"took more than {RENDER_SECONDS} s"
+        begun = _processor_seconds(process.pid)
         with suppress(BrokenPipeError):  # the answer, or its absence, says what happened
             process.stdin.write(len(body).to_bytes(4, "big") + body)
             process.stdin.flush()
-        return self._receive(process, RENDER_SECONDS, deadline)
+        return self._receive(process, RENDER_SECONDS, f"took more than {RENDER_SECONDS} s", begun + STARVED_SECONDS)
 
-    def _receive(self, process: subprocess.Popen[bytes], seconds: float, late: str) -> dict[str, Any]:
+    def _receive(
+        self, process: subprocess.Popen[bytes], seconds: float, late: str, enough: float = 0.0
+    ) -> dict[str, Any]:
+        """An answer, within so many seconds; on a busy machine, also until the child had `enough` processor time."""
         assert process.stdout is not None
-        end = time.monotonic() + seconds
+        start = time.monotonic()
+        poller = select.poll()
+        poller.register(process.stdout, select.POLLIN)
         data = bytearray()
         while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
+            left = start + seconds - time.monotonic()
+            if poller.poll(max(0.05, left) * 1000):
+                chunk = os.read(process.stdout.fileno(), 1 << 16)
+                if not chunk:
+                    raise TemplateError(f"the chat template {_ending(process.wait())}")
+                data += chunk
+            elif _processor_seconds(process.pid) >= enough or -left > START_SECONDS:
                 raise TemplateError(f"the chat template {late}")
-            chunk = os.read(process.stdout.fileno(), 1 << 16)
-            if not chunk:
-                raise TemplateError(f"the chat template {_ending(process.wait())}")
-            data += chunk
         answer = json.loads(data[4:])
         return answer if isinstance(answer, dict) else {}
+
+
+def _processor_seconds(process: int) -> float:
+    """The processor time that a process has used; without end on a system that does not tell."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ending(code: int) -> str:

@@ -132,7 +132,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller models and fewer combinations")
     quick = parser.parse_args().quick
-    print(f"device: {text(lib.ll_cuda_status())}")
+    print(text(lib.ll_cuda_status()))
     if lib.ll_cuda_devices() == 0:
         print("no GPU: nothing was run, and the CUDA device is not verified here")
         return NO_GPU

@@ -290,13 +290,23 @@ static void cuda_close(void *self) {
     free(d);
 }
 
+/* Why the runtime finds no GPU. It calls a driver that is not there one that is too old. */
+static int no_device(cudaError_t error) {
+    int driver = 0;
+    if (error != cudaErrorInsufficientDriver || cudaDriverGetVersion(&driver) != cudaSuccess)
+        return fail(LL_EDEVICE, "device cuda: %s", cudaGetErrorString(error));
+    if (driver == 0) return fail(LL_EDEVICE, "device cuda: this machine has no NVIDIA driver");
+    return fail(LL_EDEVICE, "device cuda: expected a driver for CUDA %d.%d or newer, found one for %d.%d",
+                CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10);
+}
+
 /* The first GPU, or why there is none that can run this. */
 static int find_device(struct cudaDeviceProp *found) {
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error == cudaSuccess && count == 0) error = cudaErrorNoDevice;
     if (error == cudaSuccess) error = cudaGetDeviceProperties(found, 0);
-    if (error != cudaSuccess) return fail(LL_EDEVICE, "device cuda: %s", cudaGetErrorString(error));
+    if (error != cudaSuccess) return no_device(error);
     if (found->major < 8)
         return fail(LL_EDEVICE, "device cuda: expected compute capability 8.0 or newer, %s has %d.%d", found->name,
                     found->major, found->minor);

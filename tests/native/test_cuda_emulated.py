@@ -5,12 +5,7 @@ C kernels bit for bit, and as a whole device by tools/gpu_check.py. What only a 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import shutil
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +13,19 @@ import gguf
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
-EMULATOR = Path(__file__).parent / "cuda_emulator"
+from tests.native import cuda_builds
+
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
          "IQ4_NL", "IQ4_XS", "MXFP4")  # fmt: skip
 QUANTIZED = TYPES[3:]
-
-
-def build(folder: Path) -> Path:
-    """The library with the CPU's plain kernels and, as its CUDA device, native/cuda over the emulator."""
-    native = ROOT / "native"
-    digest = hashlib.sha256((native / "include" / "localllm_abi.h").read_bytes()).hexdigest()
-    common = [f"-I{native}", f"-I{native / 'include'}", f"-I{native / 'base'}", "-fPIC", "-O1", "-ffp-contract=off",
-              "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]  # fmt: skip
-    c = ["cc", "-std=c11", f'-DLL_ABI_HASH="{digest}"', '-DLL_VERSION="emulated"']
-    cxx = ["c++", "-std=c++17", f"-I{EMULATOR}", "-x", "c++"]
-    levels = ("avx2", "avx512", "amx")
-    sources = [(c, p) for d in (".", "base", "gguf", "quant", "model", "cpu") for p in (native / d).glob("*.c")
-               if p.stem.rpartition("_")[2] not in levels]  # fmt: skip
-    sources += [(cxx, p) for p in (*native.glob("cuda/*.cu"), *EMULATOR.glob("*.cpp"))]
-    objects = [str(folder / f"{p.parent.name}_{p.name}.o") for _, p in sources]
-    commands = [
-        [*compiler, *common, "-c", str(p), "-o", out] for (compiler, p), out in zip(sources, objects, strict=True)
-    ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(run, commands))
-    library = folder / "liblocalllm.so"
-    run(["c++", "-shared", "-o", str(library), *objects, "-lpthread", "-lm"])
-    return library
-
-
-def run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for compiler in ("cc", "c++"):
         if shutil.which(compiler) is None:
-            pytest.skip(f"no {compiler} to build the emulated device with")
-    return build(tmp_path_factory.mktemp("emulated"))
+            pytest.skip(f"there is no {compiler} here to build the emulated device with")
+    return cuda_builds.build(cuda_builds.shared_folder(tmp_path_factory), "emulated")
 
 
 @pytest.fixture(scope="module")
@@ -160,22 +127,15 @@ def test_strange_activations_are_treated_alike(native: Any, dtype: str) -> None:
     assert np.nan_to_num(got).tobytes() == np.nan_to_num(want).tobytes()
 
 
-def gpu_check(library: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    inherited = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "LOCALLLM_CPU")}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "gpu_check.py"), *arguments],
-        env={**inherited, "LOCALLLM_LIBRARY": str(library), **variables}, capture_output=True, text=True)  # fmt: skip
-
-
 @pytest.mark.parametrize("seed", ["0", "5"])
 def test_the_whole_device_passes_the_gpu_check(library: Path, seed: str) -> None:
     """Once with threads in their order, once with threads and blocks shuffled, which a missing barrier would show."""
-    done = gpu_check(library, "--quick", CUDA_EMULATOR_SEED=seed)
+    done = cuda_builds.gpu_check(library, "--quick", CUDA_EMULATOR_SEED=seed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "emulated by the CPU" in done.stdout and "0 failed" in done.stdout
 
 
 def test_without_a_device_the_check_says_so(library: Path) -> None:
-    done = gpu_check(library, CUDA_EMULATOR_ABSENT="1")
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "a machine without a driver" in done.stdout and "not verified" in done.stdout
+    done = cuda_builds.gpu_check(library, CUDA_EMULATOR_ABSENT="1")
+    assert done.returncode == cuda_builds.NO_GPU, done.stdout + done.stderr
+    assert "no NVIDIA driver" in done.stdout and "not verified" in done.stdout

@@ -99,6 +99,8 @@ struct cudaDeviceProp {
     size_t totalGlobalMem;
 };
 
+#define CUDART_VERSION 13000
+cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device);
 cudaError_t cudaMalloc(void **out, size_t bytes);

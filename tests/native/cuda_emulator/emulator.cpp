@@ -195,6 +195,11 @@ void emulate(const char *name, dim3 grid, dim3 block, const std::function<void()
 
 static bool absent() { return getenv("CUDA_EMULATOR_ABSENT") != NULL; }
 
+cudaError_t cudaDriverGetVersion(int *version) {
+    *version = absent() ? 0 : CUDART_VERSION;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceCount(int *count) {
     *count = absent() ? 0 : 1;
     return absent() ? cudaErrorInsufficientDriver : cudaSuccess;
@@ -271,7 +276,7 @@ cudaError_t cudaGetLastError() {
 }
 
 const char *cudaGetErrorString(cudaError_t error) {
-    return error == cudaErrorInsufficientDriver ? "the emulator plays a machine without a driver" : "an emulated error";
+    return error == cudaErrorMemoryAllocation ? "out of memory" : "an emulated error";
 }
 
 const char *cudaGetErrorName(cudaError_t) { return "emulated"; }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,6 +163,28 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _write_weights(
+    writer: gguf.GGUFWriter, config: Mapping[str, Any], type_of: Callable[[str], str], never: Sequence[int]
+) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(config["seed"])
+    weights: dict[str, np.ndarray] = {}
+    for name, shape in _shapes(config).items():
+        if len(shape) == 1:
+            values = rng.normal(1.0 if "norm" in name else 0.0, 0.2, shape).astype(np.float32)
+            writer.add_tensor(name, values)
+            weights[name] = values.astype(np.float64)
+            continue
+        is_head = name == "output.weight" or (config["tied"] and name == "token_embd.weight")
+        std = 2 / math.sqrt(shape[1]) if is_head else 1.0
+        if name.startswith("blk."):
+            std = 1 / math.sqrt(shape[1])
+        raw, weights[name] = encode_matrix(rng, *shape, type_of(name), std)
+        if name == "output.weight":
+            raw[list(never)] = weights[name][list(never)] = 0
+        writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType[type_of(name)])
+    return weights
+
+
 def write_tiny(
     path: str | os.PathLike[str],
     arch: str = "llama",
@@ -185,17 +207,18 @@ def write_tiny(
     sliding_window: int = 0,
     metadata: Mapping[str, Any] | None = None,
     split_max_tensors: int = 0,
+    never: Sequence[int] = (),
 ) -> Tiny:
     """Writes a model and returns its weights. dtype is that of all matrices, or a function of a tensor's name. bias is
     of the query, key and value products; by default a qwen2 has it. rope_scaling is a dictionary as in a transformers
-    configuration, of rope_type linear, yarn or llama3. metadata adds keys (int, float, bool or str)."""
+    configuration, of rope_type linear, yarn or llama3. metadata adds keys (int, float, bool or str). never are tokens
+    that hardly any draw gives, because their rows of an untied head are zero."""
     config = {
         "arch": arch, "layers": layers, "embd": embd, "heads": heads, "kv_heads": kv_heads,
         "head_dim": head_dim or embd // heads, "ff": ff, "vocab": vocab, "tied": tied,
         "bias": arch == "qwen2" if bias is None else bias, "rope_scaling": rope_scaling, "context": context,
         "rope_theta": rope_theta, "norm_eps": norm_eps, "sliding_window": sliding_window, "seed": seed,
     }  # fmt: skip
-    rng = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(os.fspath(path), arch, split_max_tensors=split_max_tensors)
     writer.add_name(f"tiny random {arch}")
     _write_numbers(writer, config)
@@ -203,20 +226,8 @@ def write_tiny(
         kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
         kinds[type(value)](key, value)
     _write_tokenizer(writer, vocab, chat_template)
-    weights: dict[str, np.ndarray] = {}
     _write_rope(writer, config)
-    for name, shape in _shapes(config).items():
-        if len(shape) == 1:
-            values = rng.normal(1.0 if "norm" in name else 0.0, 0.2, shape).astype(np.float32)
-            writer.add_tensor(name, values)
-            weights[name] = values.astype(np.float64)
-            continue
-        kind = dtype if isinstance(dtype, str) else dtype(name)
-        std = 2 / math.sqrt(embd) if name == "output.weight" or (tied and name == "token_embd.weight") else 1.0
-        if name.startswith("blk."):
-            std = 1 / math.sqrt(shape[1])
-        raw, weights[name] = encode_matrix(rng, *shape, kind, std)
-        writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType[kind])
+    weights = _write_weights(writer, config, dtype if callable(dtype) else lambda _: dtype, never)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -17,7 +17,7 @@ import pytest
 
 from tests.tiny_models import write_tiny
 
-COMMAND = [sys.executable, "-m", "localllm", "run", "--temperature", "3"]
+COMMAND = [sys.executable, "-m", "localllm", "run", "--temperature", "3", "-t", "1"]
 PATIENCE = 60.0  # seconds: other work may share the machine
 
 
@@ -25,7 +25,7 @@ PATIENCE = 60.0  # seconds: other work may share the machine
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Large and long enough that an answer without an end takes seconds."""
     path = tmp_path_factory.mktemp("process") / "tiny.gguf"
-    write_tiny(path, embd=512, ff=1024, layers=6, heads=8, context=8192, vocab=900)
+    write_tiny(path, embd=256, ff=512, layers=4, heads=8, context=8192, vocab=900, never=(256, 257, 258))
     return str(path)
 
 

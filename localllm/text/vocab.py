@@ -30,6 +30,8 @@ _ENDS = (
 _END_TEXTS = frozenset(_ENDS.split())
 # A token of these names may be an ordinary word of the vocabulary; it ends text only where its type agrees.
 _WORDLIKE_ENDS = frozenset({"</s>"})
+# Files give some of these the type "user defined", which text may spell: the turns of DeepSeek R1 and Command R.
+_MARKS_A_TURN = re.compile("<(\\||\uff5c)[\\w\u2581 -]+\\1>")
 # Formats in which <|end|> ends a message while the turn goes on.
 _INNER_END = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})
 
@@ -77,6 +79,7 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
     ids = _special_ids(metadata, model, len(tokens))
     ends = _end_ids(numbers, types, ids)
     hidden = {i for i, kind in enumerate(types) if kind in (CONTROL, UNKNOWN)}
+    hidden |= {i for i, kind in enumerate(types) if kind == USER_DEFINED and _MARKS_A_TURN.fullmatch(tokens[i])}
     hidden |= {i for i in ends if types[i] != NORMAL or tokens[i] in _END_TEXTS}
     prefix, suffix = _around(metadata, model, pre, ids)
     name = str(metadata.get("general.name", "")).lower()

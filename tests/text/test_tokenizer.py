@@ -128,6 +128,18 @@ def test_special_tokens_are_parsed_only_where_asked() -> None:
     assert [tokenizer.shown_bytes(i) for i in parsed] == [b"", b"hello", b"", b"<think>"]
 
 
+def test_tokens_that_mark_turns_are_special_whatever_their_type() -> None:
+    metadata = vocabularies.byte_level()
+    turns = ["<\uff5cUser\uff5c>", "<|START_OF_TURN_TOKEN|>"]
+    metadata["tokenizer.ggml.tokens"] += [*turns, '<|"|>']
+    metadata["tokenizer.ggml.token_type"] += [vocabularies.USER_DEFINED] * 3
+    tokenizer = Tokenizer(metadata)
+    text = "".join(turns) + '<|"|>'
+    assert names(tokenizer, tokenizer.encode(text)) == [*turns, '<|"|>']
+    assert not any(tokenizer.is_special(i) for i in tokenizer.encode(text, parse_special=False))
+    assert not any(tokenizer.is_special(i) for i in tokenizer.encode_guarded(tokenizer.guard(text)))
+
+
 def test_merges_cannot_make_a_special_token() -> None:
     metadata = vocabularies.byte_level()
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
@@ -215,6 +227,13 @@ def test_exact_bytes() -> None:
     metadata["tokenizer.ggml.tokens"][0xF5], metadata["tokenizer.ggml.token_type"][0xF5] = "[unused]", 5
     last = len(metadata["tokenizer.ggml.tokens"]) - 1
     assert Tokenizer(metadata).decode([last]) == "\u00f5"
+
+
+@NO_MATERIAL
+def test_from_gguf() -> None:
+    path = SHARED / "vocab/ggml-vocab-llama-spm.gguf" if SHARED else Path()
+    text = "Hello <s> w\u00f6rld\n"
+    assert Tokenizer.from_gguf(path).encode(text) == load(path).encode(text)
 
 
 def test_bad_arguments() -> None:

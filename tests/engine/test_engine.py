@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -424,3 +427,28 @@ class Always:
 def test_a_mask_hears_every_token(world: World) -> None:
     mask = Always()
     assert tokens_of(world.engine.submit([4], SamplingParams(max_tokens=6), mask=mask)) == mask.accepted
+
+
+ABANDONED = """
+import os, signal, threading
+from localllm.params import SamplingParams
+from tests.engine.test_engine import World
+
+world = World()
+world.runner.gate.clear()
+handle = world.engine.submit([1], SamplingParams())
+threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+try:
+    next(handle)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+world.runner.gate.set()
+world.runner.before = lambda rows: threading.Event().wait(0.01)
+"""
+
+
+def test_a_reader_can_be_interrupted_and_a_process_ends_without_close() -> None:
+    command = [sys.executable, "-c", ABANDONED]
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")

@@ -9,10 +9,9 @@
 
 #include "quant/half.h"
 
-#define V16_INLINE static inline __attribute__((always_inline))
-
 #if defined(__AVX512F__)
 #include <immintrin.h>
+#define V16_INLINE static inline __attribute__((always_inline))
 
 typedef __m512 v16;
 
@@ -49,6 +48,7 @@ V16_INLINE float v16_sum(v16 a) {
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
+#define V16_INLINE static inline __attribute__((always_inline))
 
 typedef struct {
     __m256 lo, hi;
@@ -97,6 +97,7 @@ V16_INLINE float v16_sum(v16 a) {
 }
 
 #else /* the specification */
+#define V16_INLINE static inline
 
 typedef struct {
     float lane[16];

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "arch.h"
+#include "base/printable.h"
 #include "base/status.h"
 #include "gguf/gguf.h"
 #include "quant/formats.h"
@@ -205,9 +206,10 @@ static int refuse_unused(const struct binder *b) {
         ll_tensor t;
         TRY(ll_gguf_tensor(b->file, i, &t));
         if (is_harmless(&t) || bsearch(&t.data, b->bound, (size_t)b->n_bound, sizeof *b->bound, by_address)) continue;
-        return fail(LL_EUNSUPPORTED, "%s: tensor %.*s: architecture %s has no use for it, so this file needs a feature "
-                    "that is not built", gguf_path(b->file), (int)(t.name_len < 100 ? t.name_len : 100), t.name,
-                    b->arch->name);
+        char name[NAME];
+        return fail(LL_EUNSUPPORTED,
+                    "%s: tensor %s: architecture %s has no use for it, so this file needs a feature that is not built",
+                    gguf_path(b->file), printable(name, sizeof name, t.name, t.name_len), b->arch->name);
     }
     return LL_OK;
 }
@@ -261,9 +263,10 @@ int ll_model_open(ll_model **out, const ll_gguf *file) {
     *out = NULL;
     TRY(gguf_string(file, "general.architecture", true, name, sizeof name));
     const struct arch *arch = arch_find(name);
+    char shown[4 * sizeof name];
     if (!arch)
-        return fail(LL_EUNSUPPORTED, "%s: architecture %s cannot run; supported are %s", gguf_path(file), name,
-                    ll_arch_names());
+        return fail(LL_EUNSUPPORTED, "%s: architecture %s cannot run; supported are %s", gguf_path(file),
+                    printable(shown, sizeof shown, name, strlen(name)), ll_arch_names());
     struct ll_model *m = calloc(1, sizeof *m);
     if (!m) return fail(LL_ENOMEM, "%s: no memory for a model", gguf_path(file));
     m->file = file;

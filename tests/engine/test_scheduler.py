@@ -170,6 +170,18 @@ def test_nobody_is_admitted_past_one_that_waits_for_room() -> None:
         assert len(step(target)) == 1
 
 
+def test_nobody_is_admitted_past_a_running_one_that_lacks_room() -> None:
+    target = scheduler(n_blocks=20)
+    decoding, prefilling, tiny = sequence(distinct(0, 4), 90), sequence(distinct(1, 60)), sequence(distinct(2, 1))
+    add(target, decoding, prefilling)
+    for _ in range(31):
+        step(target, budget=2)
+    assert (len(target.blocks.free), prefilling.pending) == (3, 31)
+    add(target, tiny)
+    assert counts(step(target)) == [(decoding, 1)]
+    assert tiny.state is State.WAITING
+
+
 def test_the_lowest_class_gets_on_under_an_endless_stream_of_the_highest() -> None:
     target = scheduler(max_rows=2, patience=20)
     low = sequence(distinct(0, 30), max_tokens=30, priority=2)

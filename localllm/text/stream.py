@@ -16,9 +16,11 @@ class TextStream:
     token_bytes: the bytes of a token id. stop: the text ends where any of these is first complete, before its first
     character; of several complete at the same character the longest counts. The result does not depend on how the text
     was cut into tokens. Bytes that are no UTF-8 become U+FFFD, one for each maximal part of a character.
+    skip_space: drop one space at the very beginning, which vocabularies that put a space before text (the tokenizer's
+    adds_space) write before an answer that begins a new text.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
+    def __init__(self, token_bytes: Callable[[int], bytes], stop: Sequence[str] = (), skip_space: bool = False) -> None:
         if not all(stop):
             raise InvalidArgument("stop: a stop string is empty")
         self.stopped = False
@@ -26,10 +28,16 @@ class TextStream:
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
+        self._skip_space = skip_space
 
     def push(self, token: int) -> str:
         """The text that can be shown now that this token is known; empty after a stop string."""
-        return "" if self.stopped else self._advance(self._decoder.decode(self._token_bytes(token)))
+        if self.stopped:
+            return ""
+        piece = self._token_bytes(token)
+        if self._skip_space and piece:
+            piece, self._skip_space = piece.removeprefix(b" "), False
+        return self._advance(self._decoder.decode(piece))
 
     def finish(self) -> str:
         """The text that was still held back, an incomplete character as U+FFFD."""

@@ -73,8 +73,13 @@ def make_namespace(*args: Any, **values: Any) -> Namespace:
     return space
 
 
-def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None,
-           sort_keys: bool = False) -> str:  # fmt: skip
+def tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """JSON as it stands in training data: no HTML escapes. A generator is written as a list."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=_listed

@@ -39,6 +39,7 @@ class Tokenizer:
     """Thread-safe; encoding releases the GIL.
 
     n_vocab: number of tokens. bos_id, eos_id: None where the file names none. eog_ids: any of them ends a generation.
+    adds_bos, adds_eos, adds_space: what encode() puts around a text, the last also after special tokens.
     """
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
@@ -49,6 +50,7 @@ class Tokenizer:
         self.n_vocab = len(self._vocab.tokens)
         self.bos_id, self.eos_id, self.eog_ids = self._vocab.bos_id, self._vocab.eos_id, self._vocab.end_ids
         self.adds_bos, self.adds_eos = bool(self._vocab.prefix), bool(self._vocab.suffix)
+        self.adds_space = self._vocab.space_prefix
 
     @classmethod
     def from_gguf(cls, path: str | os.PathLike[str]) -> Tokenizer:

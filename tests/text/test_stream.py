@@ -101,6 +101,14 @@ def test_after_a_stop_nothing_comes() -> None:
     assert (reader.push(1), reader.finish(), reader.stopped) == ("", "", True)
 
 
+def test_a_space_that_begins_an_answer_can_be_dropped() -> None:
+    for pieces, text in (([b"", b"  two"], " two"), ([b"one", b" two"], "one two"), ([b" ", b" "], " "), ([], "")):
+        reader = TextStream(pieces.__getitem__, skip_space=True)
+        assert "".join(reader.push(token) for token in range(len(pieces))) + reader.finish() == text
+    reader = TextStream([b" STOP"].__getitem__, (" STOP", "STOP"), skip_space=True)
+    assert (reader.push(0), reader.stopped) == ("", True)
+
+
 def test_an_empty_stop_string_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="stop"):
         TextStream(bytes, ("a", ""))

@@ -44,21 +44,21 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the engine has done so far, and what it holds, as of the end of one step."""
+    """What an engine has done so far, and what it holds now."""
 
-    steps: int = 0
-    computed_tokens: int = 0  # prompt and generated, recomputed ones included
-    generated_tokens: int = 0
-    cached_tokens: int = 0  # prompt tokens of finished requests that were taken from the prefix cache
-    preemptions: int = 0
-    recomputed_blocks: int = 0  # full blocks computed again because of them
-    scheduler_seconds: float = 0.0
-    runner_seconds: float = 0.0
-    running: int = 0
-    waiting: int = 0
-    blocks: int = 0
-    blocks_free: int = 0  # of which
-    blocks_cached: int = 0  # hold a prefix that may be met again
+    steps: int
+    computed_tokens: int  # of prompts and answers, recomputed ones included
+    generated_tokens: int
+    cached_tokens: int  # that were taken from the prefix cache instead
+    preemptions: int
+    recomputed_blocks: int  # full blocks that preemption made compute again
+    scheduler_seconds: float
+    runner_seconds: float
+    running: int
+    waiting: int
+    blocks: int
+    blocks_free: int  # of these
+    blocks_cached: int  # hold a prefix that may be met again, whether free or in use
 
 
 class Handle:
@@ -160,7 +160,8 @@ class Engine:
         self._context = context
         self._step_tokens = step_tokens
         self._handles: dict[Sequence, Handle] = {}
-        self._stats = Stats(blocks=scheduler.blocks.n_blocks, blocks_free=scheduler.blocks.n_blocks)
+        self._computed_tokens = self._generated_tokens = 0
+        self._scheduler_seconds = self._runner_seconds = 0.0
         self._wake = threading.Condition()
         self._inbox: deque[Callable[[], None]] = deque()
         self._closing = False
@@ -222,7 +223,22 @@ class Engine:
 
     @property
     def stats(self) -> Stats:
-        return self._stats
+        scheduler, blocks = self._scheduler, self._scheduler.blocks
+        return Stats(
+            steps=scheduler.steps,
+            computed_tokens=self._computed_tokens,
+            generated_tokens=self._generated_tokens,
+            cached_tokens=scheduler.cached_tokens,
+            preemptions=scheduler.preemptions,
+            recomputed_blocks=scheduler.recomputed_blocks,
+            scheduler_seconds=self._scheduler_seconds,
+            runner_seconds=self._runner_seconds,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            blocks=blocks.n_blocks,
+            blocks_free=len(blocks.free),
+            blocks_cached=len(blocks.block_of),
+        )
 
     def close(self, drain: bool = False) -> None:
         """Take no more requests; end those there are (finish_reason "abort"), or let them finish if `drain`.
@@ -307,9 +323,11 @@ class Engine:
             return
         computed = perf_counter()
         self._scheduler.commit(rows, [drawn.token for drawn in sampled])
-        committed = perf_counter()
+        self._scheduler_seconds += scheduled - started + perf_counter() - computed
+        self._runner_seconds += computed - scheduled
+        self._computed_tokens += sum(row.count for row in rows)
+        self._generated_tokens += len(sampled)
         self._publish(rows, sampled)
-        self._count(rows, len(sampled), scheduled - started + committed - computed, computed - scheduled)
 
     def _publish(self, rows: list[Row], sampled: list[Sampled]) -> None:
         items: list[tuple[Handle, Sampled | None]] = []
@@ -326,24 +344,6 @@ class Engine:
                 del self._handles[seq]
         for handle in hand_out(items):
             self._end(handle, "abort")
-
-    def _count(self, rows: list[Row], generated: int, scheduling: float, running: float) -> None:
-        was, scheduler = self._stats, self._scheduler
-        self._stats = Stats(
-            steps=was.steps + 1,
-            computed_tokens=was.computed_tokens + sum(row.count for row in rows),
-            generated_tokens=was.generated_tokens + generated,
-            cached_tokens=scheduler.cached_tokens,
-            preemptions=scheduler.preemptions,
-            recomputed_blocks=scheduler.recomputed_blocks,
-            scheduler_seconds=was.scheduler_seconds + scheduling,
-            runner_seconds=was.runner_seconds + running,
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            blocks=was.blocks,
-            blocks_free=len(scheduler.blocks.free),
-            blocks_cached=len(scheduler.blocks.block_of),
-        )
 
     def _add(self, handle: Handle) -> None:
         self._handles[handle.seq] = handle

@@ -206,8 +206,7 @@ class Engine:
     def abort(self, handle: Handle) -> None:
         self.check_process()
         if handle.finish_reason is None:
-            with suppress(ClosedError):
-                self._post(partial(self._end, handle, "abort"), even_closing=True)
+            self._post(partial(self._end, handle, "abort"), even_closing=True)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the engine thread between two steps, and wait for what it returns or raises."""

@@ -86,7 +86,7 @@ INLINE __m128i load_four(const uint8_t *const *p, int64_t offset) {
 }
 
 /* the four bytes at offset from each row. Not a gather instruction: patched processors take it one by one anyway. */
-INLINE vi load_lanes(const uint8_t *const *p, int64_t offset) {
+INLINE vi gather(const uint8_t *const *p, int64_t offset) {
     __m512i a = _mm512_castsi128_si512(load_four(p, offset));
     a = _mm512_inserti32x4(a, load_four(p + 4, offset), 1);
     a = _mm512_inserti32x4(a, load_four(p + 8, offset), 2);
@@ -153,16 +153,27 @@ INLINE __m128i load_four(const uint8_t *const *p, int64_t offset) {
     return _mm_blend_epi32(_mm_blend_epi32(a, b, 2), _mm_blend_epi32(c, d, 8), 12);
 }
 
-INLINE vi load_lanes(const uint8_t *const *p, int64_t offset) {
+INLINE vi gather(const uint8_t *const *p, int64_t offset) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(load_four(p, offset)), load_four(p + 4, offset), 1);
 }
 
 #endif
 
-/* Sixteen bytes at offset from each row, transposed: t[j] holds bytes 4 j to 4 j + 3 of every row, a row a lane. */
-INLINE void load_columns(const uint8_t *const *p, int64_t offset, vi t[4]) {
-    vi r0 = load_strided(p, 0, offset), r1 = load_strided(p, 1, offset);
-    vi r2 = load_strided(p, 2, offset), r3 = load_strided(p, 3, offset);
+/* Where LANES rows of weights begin, and the rows that will be read after them. */
+struct rows {
+    const uint8_t *at[LANES], *next;
+};
+
+INLINE vi load_lanes(const struct rows *p, int64_t offset) { return gather(p->at, offset); }
+
+/* Sixteen bytes at offset from each row, transposed: t[j] holds bytes 4 j to 4 j + 3 of every row, a row a lane.
+ * So many interleaved rows escape the processor's prefetcher, but the rows after them are one stretch of memory:
+ * each call fetches as many bytes of it as it reads. A prefetch beyond a tensor's end does nothing. */
+INLINE void load_columns(const struct rows *p, int64_t offset, vi t[4]) {
+    uintptr_t ahead = (uintptr_t)p->next + (uintptr_t)(LANES * offset);
+    UNROLL for (int i = 0; i < 16 * LANES; i += 64) _mm_prefetch((const char *)(ahead + (uintptr_t)i), _MM_HINT_T1);
+    vi r0 = load_strided(p->at, 0, offset), r1 = load_strided(p->at, 1, offset);
+    vi r2 = load_strided(p->at, 2, offset), r3 = load_strided(p->at, 3, offset);
     vi a = vi_low32(r0, r1), b = vi_low32(r2, r3), c = vi_high32(r0, r1), d = vi_high32(r2, r3);
     t[0] = vi_low64(a, b);
     t[1] = vi_high64(a, b);

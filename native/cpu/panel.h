@@ -18,7 +18,7 @@ struct panel {
 };
 
 /* Blocks [first, first + count) of the rows at p; count <= CHUNK, and CHUNK for the K types. */
-typedef void fill_fn(const uint8_t *const *p, int64_t first, int count, struct panel *out);
+typedef void fill_fn(const struct rows *p, int64_t first, int count, struct panel *out);
 
 /* A few tokens' activations for the columns of a panel, and what every row needs of them. */
 struct tile {
@@ -64,7 +64,7 @@ INLINE vi fifth_bits(vi word, int step) {
 }
 
 /* Q4_0, Q4_1, Q5_0 and Q5_1: a scale, perhaps a minimum, perhaps fifth bits, nibbles. */
-INLINE void fill_legacy(const uint8_t *const *p, int64_t first, int count, struct panel *out, int bytes, int has_min,
+INLINE void fill_legacy(const struct rows *p, int64_t first, int count, struct panel *out, int bytes, int has_min,
                         enum high high) {
     int at = has_min ? 4 : 2;
     for (int b = 0; b < count; b++) {
@@ -86,20 +86,20 @@ INLINE void fill_legacy(const uint8_t *const *p, int64_t first, int count, struc
     }
 }
 
-static void fill_Q4_0(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q4_0(const struct rows *p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q4_0), 0, LOW_ONLY);
 }
-static void fill_Q4_1(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q4_1(const struct rows *p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q4_1), 1, LOW_ONLY);
 }
-static void fill_Q5_0(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q5_0(const struct rows *p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q5_0), 0, HIGH_FIFTH);
 }
-static void fill_Q5_1(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q5_1(const struct rows *p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q5_1), 1, HIGH_FIFTH);
 }
 
-static void fill_Q8_0(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q8_0(const struct rows *p, int64_t first, int count, struct panel *out) {
     for (int b = 0; b < count; b++) {
         int64_t block = (first + b) * (int64_t)sizeof(struct q8_0);
         vf_store(out->d[b], vf_of_half(load_lanes(p, block)));
@@ -116,7 +116,7 @@ INLINE vi code_table(const int8_t *codes, int offset) {
     return vi_sub8(vi_repeat128(_mm_loadu_si128((const __m128i *)codes)), vi_set8(-offset));
 }
 
-INLINE void put_looked_up(const uint8_t *const *p, int64_t at, vi table, uint8_t (*codes)[LANES][4]) {
+INLINE void put_looked_up(const struct rows *p, int64_t at, vi table, uint8_t (*codes)[LANES][4]) {
     vi t[4];
     load_columns(p, at, t);
     for (int j = 0; j < 4; j++) {
@@ -125,7 +125,7 @@ INLINE void put_looked_up(const uint8_t *const *p, int64_t at, vi table, uint8_t
     }
 }
 
-static void fill_IQ4_NL(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_IQ4_NL(const struct rows *p, int64_t first, int count, struct panel *out) {
     vi table = code_table(iq4_codes, WIDE_OFFSET);
     for (int b = 0; b < count; b++) {
         int64_t block = (first + b) * (int64_t)sizeof(struct iq4_nl);
@@ -136,7 +136,7 @@ static void fill_IQ4_NL(const uint8_t *const *p, int64_t first, int count, struc
 
 enum { MXFP4_OFFSET = 12 };
 
-static void fill_MXFP4(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_MXFP4(const struct rows *p, int64_t first, int count, struct panel *out) {
     vi table = code_table(mxfp4_codes, MXFP4_OFFSET);
     for (int b = 0; b < count; b++) {
         int64_t block = (first + b) * (int64_t)sizeof(struct mxfp4);
@@ -159,12 +159,12 @@ INLINE vi sub_pair(const vi s[4], int b) {
 INLINE vf byte_float(vi s, int n) { return vf_of(vi_and(vi_shr32(s, 8 * n), vi_set32(255))); }
 
 /* 32 bytes of every row: the eight steps of a block. */
-INLINE void load_steps(const uint8_t *const *p, int64_t at, vi t[8]) {
+INLINE void load_steps(const struct rows *p, int64_t at, vi t[8]) {
     load_columns(p, at, t);
     load_columns(p, at + 16, t + 4);
 }
 
-static void fill_Q2_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q2_K(const struct rows *p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q2_k);
     vi head = load_lanes(p, at + 80), s[4], low[4], high[4];
     vf d = vf_of_half(head), m = vf_negate(vf_of_half(vi_shr32(head, 16)));
@@ -187,7 +187,7 @@ static void fill_Q2_K(const uint8_t *const *p, int64_t first, int count, struct 
     }
 }
 
-static void fill_Q3_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q3_K(const struct rows *p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q3_k);
     vf d = vf_of_half(vi_shr32(load_lanes(p, at + 106), 16));
     vi l0 = load_lanes(p, at + 96), l1 = load_lanes(p, at + 100), top = load_lanes(p, at + 104), s[4], h[8];
@@ -212,7 +212,7 @@ static void fill_Q3_K(const uint8_t *const *p, int64_t first, int count, struct 
 }
 
 /* The twelve bytes of six-bit scales and minima that Q4_K and Q5_K share, and their two half-precision factors. */
-INLINE void put_k_scales(const uint8_t *const *p, int64_t at, int count, struct panel *out) {
+INLINE void put_k_scales(const struct rows *p, int64_t at, int count, struct panel *out) {
     vi t[4], scale[2], min[2];
     load_columns(p, at, t);
     vf d = vf_of_half(t[0]), m = vf_negate(vf_of_half(vi_shr32(t[0], 16)));
@@ -226,7 +226,7 @@ INLINE void put_k_scales(const uint8_t *const *p, int64_t at, int count, struct 
     }
 }
 
-static void fill_Q4_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q4_K(const struct rows *p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q4_k);
     put_k_scales(p, at, count, out);
     for (int pair = 0; pair < 4; pair++) {
@@ -239,7 +239,7 @@ static void fill_Q4_K(const uint8_t *const *p, int64_t first, int count, struct 
     }
 }
 
-static void fill_Q5_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q5_K(const struct rows *p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q5_k);
     vi h[8];
     put_k_scales(p, at, count, out);
@@ -254,7 +254,7 @@ static void fill_Q5_K(const uint8_t *const *p, int64_t first, int count, struct 
     }
 }
 
-static void fill_Q6_K(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_Q6_K(const struct rows *p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q6_k);
     vf d = vf_of_half(vi_shr32(load_lanes(p, at + 206), 16));
     vi s[4];
@@ -279,7 +279,7 @@ static void fill_Q6_K(const uint8_t *const *p, int64_t first, int count, struct 
     }
 }
 
-static void fill_IQ4_XS(const uint8_t *const *p, int64_t first, int count, struct panel *out) {
+static void fill_IQ4_XS(const struct rows *p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct iq4_xs);
     vi head = load_lanes(p, at), low = load_lanes(p, at + 4), table = code_table(iq4_codes, WIDE_OFFSET);
     vf d = vf_of_half(head);

@@ -60,13 +60,13 @@ static void load_tile(const struct activations *a, int64_t token, int tokens, in
     }
 }
 
-/* The panels' rows, and a fetch ahead of the rows that follow them. Lanes beyond the last row repeat it. */
+/* Lanes beyond the last row repeat it. */
 static void fill_panels(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows, int64_t first,
                         int count, struct panel *panels) {
     for (int32_t r = 0; r < rows; r += LANES, panels++) {
-        const uint8_t *at[LANES];
-        for (int32_t i = 0; i < LANES; i++) at[i] = w + (r + i < rows ? r + i : rows - 1) * row_bytes;
-        f->fill(at, first, count, panels);
+        struct rows here = {.next = w + (r + rows) * row_bytes};
+        for (int32_t i = 0; i < LANES; i++) here.at[i] = w + (r + i < rows ? r + i : rows - 1) * row_bytes;
+        f->fill(&here, first, count, panels);
     }
 }
 

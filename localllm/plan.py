@@ -31,8 +31,7 @@ class Plan:
     kv_type: str
     context: int  # most tokens of one request
     max_batch: int  # most requests in one step
-    step_tokens: int  # most tokens of one step
-    max_samples: int  # most tokens of one step that get logits
+    step_tokens: int  # most tokens of one step, or one for each request if that is more
     block_size: int  # tokens of a KV block
     n_blocks: int
     weight_bytes: int  # in the file's map on a CPU; copied on a GPU
@@ -49,14 +48,15 @@ class Plan:
 
     def config(self) -> RunnerConfig:
         """What opens a runner of this plan."""
+        most = max(self.step_tokens, self.max_batch)  # each request's next token is computed in any step
         kv_types = {"f16": lib.LL_F16, "bf16": lib.LL_BF16, "f32": lib.LL_F32, "q8_0": lib.LL_Q8_0}
         return RunnerConfig(
             context=self.context,
             block_size=self.block_size,
             n_blocks=self.n_blocks,
-            max_tokens=self.step_tokens,
+            max_tokens=most,
             max_rows=self.max_batch,
-            max_samples=self.max_samples,
+            max_samples=min(most, max(self.max_batch, LOGITS_PER_STEP)),
             threads=self.threads,
             device=lib.LL_CUDA if self.device == "cuda" else lib.LL_CPU,
             kv_type=kv_types[self.kv_type],
@@ -67,7 +67,7 @@ def size(count: int) -> str:
     """Bytes for people: 12.3 MB."""
     value = float(count)
     for unit in ("B", "kB", "MB"):
-        if value < 1000:
+        if value < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.2f} GB"
@@ -127,11 +127,8 @@ def _draft(info: Any, options: ModelOptions) -> Plan:
         device = "cuda" if lib.ll_cuda_devices() > 0 else "cpu"
     if device == "cuda" and lib.ll_cuda_devices() < 1:
         raise DeviceError(text(lib.ll_cuda_status()))
-    if options.step_tokens < options.max_batch:
-        raise InvalidArgument(f"step_tokens must be at least max_batch {options.max_batch}, not {options.step_tokens}")
     if options.context is not None and options.context > info.n_ctx:
         raise InvalidArgument(f"context {options.context} is more than the model's own {info.n_ctx}")
-    samples = min(max(options.max_batch, LOGITS_PER_STEP), options.step_tokens)
     return Plan(
         device=device,
         threads=options.threads or 0,
@@ -139,7 +136,6 @@ def _draft(info: Any, options: ModelOptions) -> Plan:
         context=0,
         max_batch=options.max_batch,
         step_tokens=options.step_tokens,
-        max_samples=samples,
         block_size=BLOCK_SIZE,
         n_blocks=1,
         weight_bytes=0,

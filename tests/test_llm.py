@@ -243,7 +243,7 @@ def test_memory_bounds_the_context_that_nobody_asked_for(path: Path) -> None:
         ({"context": 200, "kv_memory": 20_000}, MemoryLimitError, "context 200 needs"),
         ({"kv_memory": 10}, MemoryLimitError, "kv_memory 10"),
         ({"context": 1000}, InvalidArgument, r"context 1000.*256"),
-        ({"step_tokens": 8}, InvalidArgument, "step_tokens"),
+        ({"step_tokens": 0}, InvalidArgument, "step_tokens"),
         ({"device": "abacus"}, InvalidArgument, "device"),
         ({"threads": 0}, InvalidArgument, "threads"),
         ({"kv_type": "q4_0"}, InvalidArgument, "kv_type"),

@@ -1,0 +1,73 @@
+"""Reading a model ahead: what is in memory already is left alone, what is not comes with a bar on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from localllm.cli import loading
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Small chunks, any of them worth a bar; the offsets that are read."""
+    offsets: list[int] = []
+    preadv = os.preadv
+
+    def recorded(descriptor: int, buffers: list[bytearray], at: int, flags: int = 0) -> int:
+        if not flags:
+            offsets.append(at)
+        return preadv(descriptor, buffers, at, flags)
+
+    monkeypatch.setattr(loading, "CHUNK", 4096)
+    monkeypatch.setattr(loading, "WORTH_A_BAR", 1)
+    monkeypatch.setattr(os, "preadv", recorded)
+    return offsets
+
+
+def test_what_is_in_memory_is_not_read_again(tmp_path: Path, read: list[int]) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(bytes(40_000))  # just written: the kernel has it
+    loading.read_ahead(path)
+    assert read == []
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_rest_is_read_with_a_bar_on_a_terminal(
+    tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(bytes(40_000))
+    monkeypatch.setattr(loading, "_missing_chunks", lambda descriptor: iter([4096, 36_864]))
+    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
+    loading.read_ahead(path)
+    assert read == [4096, 36_864]
+    shown = sys.stderr.getvalue()
+    assert ("loading model.gguf" in shown and "100%" in shown) if terminal else shown == ""
+
+
+def test_a_small_model_is_left_to_the_kernel(tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(bytes(40_000))
+    monkeypatch.setattr(loading, "_missing_chunks", lambda descriptor: iter([0, 4096]))
+    monkeypatch.setattr(loading, "WORTH_A_BAR", 1 << 20)
+    loading.read_ahead(path)
+    assert read == []
+
+
+def test_the_parts_of_a_split_model(tmp_path: Path) -> None:
+    for i in (1, 2, 3):
+        (tmp_path / f"m-0000{i}-of-00003.gguf").touch()
+    (tmp_path / "other.gguf").touch()
+    parts = loading._parts(tmp_path / "m-00001-of-00003.gguf")
+    assert [part.name for part in parts] == [f"m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    assert loading._parts(tmp_path / "other.gguf") == [tmp_path / "other.gguf"]

@@ -25,10 +25,19 @@ static const struct {
     enum cpu_feature bit;
     const char *name;
 } feature_names[] = {
-    {CPU_HAS_AVX2, "avx2"}, {CPU_HAS_FMA, "fma"}, {CPU_HAS_F16C, "f16c"}, {CPU_HAS_AVX_VNNI, "avx_vnni"},
-    {CPU_HAS_AVX512F, "avx512f"}, {CPU_HAS_AVX512BW, "avx512bw"}, {CPU_HAS_AVX512DQ, "avx512dq"},
-    {CPU_HAS_AVX512VL, "avx512vl"}, {CPU_HAS_AVX512_VNNI, "avx512_vnni"}, {CPU_HAS_AVX512_BF16, "avx512_bf16"},
-    {CPU_HAS_AMX_TILE, "amx_tile"}, {CPU_HAS_AMX_INT8, "amx_int8"}, {CPU_HAS_AMX_BF16, "amx_bf16"},
+    {CPU_HAS_AVX2, "avx2"},
+    {CPU_HAS_FMA, "fma"},
+    {CPU_HAS_F16C, "f16c"},
+    {CPU_HAS_AVX_VNNI, "avx_vnni"},
+    {CPU_HAS_AVX512F, "avx512f"},
+    {CPU_HAS_AVX512BW, "avx512bw"},
+    {CPU_HAS_AVX512DQ, "avx512dq"},
+    {CPU_HAS_AVX512VL, "avx512vl"},
+    {CPU_HAS_AVX512_VNNI, "avx512_vnni"},
+    {CPU_HAS_AVX512_BF16, "avx512_bf16"},
+    {CPU_HAS_AMX_TILE, "amx_tile"},
+    {CPU_HAS_AMX_INT8, "amx_int8"},
+    {CPU_HAS_AMX_BF16, "amx_bf16"},
 };
 
 static const char *const level_names[CPU_LEVELS] = {"scalar", "avx2", "avx512", "amx"};
@@ -79,12 +88,12 @@ uint32_t cpu_features(const struct cpu_answers *w) {
         int bit;
         uint32_t feature;
     } tests[] = {
-        {ymm, w->leaf7_ebx, 5, CPU_HAS_AVX2},       {ymm, w->leaf1_ecx, 12, CPU_HAS_FMA},
-        {ymm, w->leaf1_ecx, 29, CPU_HAS_F16C},      {ymm, w->leaf7_1_eax, 4, CPU_HAS_AVX_VNNI},
-        {zmm, w->leaf7_ebx, 16, CPU_HAS_AVX512F},   {zmm, w->leaf7_ebx, 30, CPU_HAS_AVX512BW},
-        {zmm, w->leaf7_ebx, 17, CPU_HAS_AVX512DQ},  {zmm, w->leaf7_ebx, 31, CPU_HAS_AVX512VL},
+        {ymm, w->leaf7_ebx, 5, CPU_HAS_AVX2},         {ymm, w->leaf1_ecx, 12, CPU_HAS_FMA},
+        {ymm, w->leaf1_ecx, 29, CPU_HAS_F16C},        {ymm, w->leaf7_1_eax, 4, CPU_HAS_AVX_VNNI},
+        {zmm, w->leaf7_ebx, 16, CPU_HAS_AVX512F},     {zmm, w->leaf7_ebx, 30, CPU_HAS_AVX512BW},
+        {zmm, w->leaf7_ebx, 17, CPU_HAS_AVX512DQ},    {zmm, w->leaf7_ebx, 31, CPU_HAS_AVX512VL},
         {zmm, w->leaf7_ecx, 11, CPU_HAS_AVX512_VNNI}, {zmm, w->leaf7_1_eax, 5, CPU_HAS_AVX512_BF16},
-        {tiles, w->leaf7_edx, 24, CPU_HAS_AMX_TILE}, {tiles, w->leaf7_edx, 25, CPU_HAS_AMX_INT8},
+        {tiles, w->leaf7_edx, 24, CPU_HAS_AMX_TILE},  {tiles, w->leaf7_edx, 25, CPU_HAS_AMX_INT8},
         {tiles, w->leaf7_edx, 22, CPU_HAS_AMX_BF16},
     };
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)

@@ -10,10 +10,19 @@
 enum cpu_level { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_AMX, CPU_LEVELS };
 
 enum cpu_feature {
-    CPU_HAS_AVX2 = 1 << 0, CPU_HAS_FMA = 1 << 1, CPU_HAS_F16C = 1 << 2, CPU_HAS_AVX_VNNI = 1 << 3,
-    CPU_HAS_AVX512F = 1 << 4, CPU_HAS_AVX512BW = 1 << 5, CPU_HAS_AVX512DQ = 1 << 6, CPU_HAS_AVX512VL = 1 << 7,
-    CPU_HAS_AVX512_VNNI = 1 << 8, CPU_HAS_AVX512_BF16 = 1 << 9, CPU_HAS_AMX_TILE = 1 << 10,
-    CPU_HAS_AMX_INT8 = 1 << 11, CPU_HAS_AMX_BF16 = 1 << 12
+    CPU_HAS_AVX2 = 1 << 0,
+    CPU_HAS_FMA = 1 << 1,
+    CPU_HAS_F16C = 1 << 2,
+    CPU_HAS_AVX_VNNI = 1 << 3,
+    CPU_HAS_AVX512F = 1 << 4,
+    CPU_HAS_AVX512BW = 1 << 5,
+    CPU_HAS_AVX512DQ = 1 << 6,
+    CPU_HAS_AVX512VL = 1 << 7,
+    CPU_HAS_AVX512_VNNI = 1 << 8,
+    CPU_HAS_AVX512_BF16 = 1 << 9,
+    CPU_HAS_AMX_TILE = 1 << 10,
+    CPU_HAS_AMX_INT8 = 1 << 11,
+    CPU_HAS_AMX_BF16 = 1 << 12
 };
 
 struct cpu_answers {

@@ -39,8 +39,7 @@ INLINE void core(int tokens, enum form form, enum span span, int offset, const s
             vi sub = vi_load(p->sub[b]), start = _mm256_mullo_epi16(sub, vi_set16(-offset));
             weight[0] = vi_shuffle8(sub, first);
             weight[1] = vi_shuffle8(sub, second);
-            UNROLL for (int t = 0; t < tokens; t++)
-                isum[t] = vi_madd16(start, vi_set32(load_i32(x->sums[t] + 2 * b)));
+            UNROLL for (int t = 0; t < tokens; t++) isum[t] = vi_madd16(start, vi_set32(load_i32(x->sums[t] + 2 * b)));
         } else {
             UNROLL for (int t = 0; t < tokens; t++) isum[t] = vi_set32(x->block_start[t][b]);
         }
@@ -59,13 +58,14 @@ INLINE void core(int tokens, enum form form, enum span span, int offset, const s
     UNROLL for (int t = 0; t < tokens; t++) vf_store(acc + t * ld, sum[t]);
 }
 
-#define CORE(name, tokens, ...)                                                                                  \
+#define CORE(name, tokens, ...)                                                                                   \
     static void name##_##tokens(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld) { \
-        core(tokens, __VA_ARGS__, p, x, count, acc, ld);                                                         \
+        core(tokens, __VA_ARGS__, p, x, count, acc, ld);                                                          \
     }
-#define CORES(name, ...)                                                             \
-    CORE(name, 1, __VA_ARGS__) CORE(name, 2, __VA_ARGS__) CORE(name, 4, __VA_ARGS__) \
-    static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4};
+#define CORES(name, ...)       \
+    CORE(name, 1, __VA_ARGS__) \
+    CORE(name, 2, __VA_ARGS__) \
+        CORE(name, 4, __VA_ARGS__) static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4};
 CORES(plain_cores_4, FORM_PLAIN, SPAN_4_BITS, 0)
 CORES(plain_cores_5, FORM_PLAIN, SPAN_5_BITS, 0)
 CORES(plain_cores_8, FORM_PLAIN, SPAN_WIDE, 0)

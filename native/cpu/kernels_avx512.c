@@ -16,7 +16,8 @@ INLINE void core(int tokens, enum form form, const struct panel *p, const struct
     vf sum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) sum[t] = vf_load(acc + t * ld);
     for (int b = 0; b < count; b++) {
-        vi codes[8], isum, sub = vi_load(p->sub[b]), first = vi_sar32(vi_shl32(sub, 16), 16), second = vi_sar32(sub, 16);
+        vi codes[8], isum, sub = vi_load(p->sub[b]), first = vi_sar32(vi_shl32(sub, 16), 16),
+                           second = vi_sar32(sub, 16);
         vf d = vf_load(p->d[b]), m = vf_load(p->m[b]);
         UNROLL for (int j = 0; j < 8; j++) codes[j] = vi_load(p->codes[b][j]);
         UNROLL for (int t = 0; t < tokens; t++) {
@@ -44,9 +45,10 @@ INLINE void core(int tokens, enum form form, const struct panel *p, const struct
     static void form##_##tokens(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld) { \
         core(tokens, form, p, x, count, acc, ld);                                                                 \
     }
-#define CORES(name, form)                                                   \
-    CORE(form, 1) CORE(form, 2) CORE(form, 4) CORE(form, 8)                 \
-    static core_fn *const name[SIZES] = {form##_1, form##_2, form##_4, form##_8};
+#define CORES(name, form)       \
+    CORE(form, 1)               \
+    CORE(form, 2) CORE(form, 4) \
+        CORE(form, 8) static core_fn *const name[SIZES] = {form##_1, form##_2, form##_4, form##_8};
 CORES(plain_cores, FORM_PLAIN)
 CORES(min_cores, FORM_MIN)
 CORES(sub_cores, FORM_SUB)

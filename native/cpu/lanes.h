@@ -50,9 +50,7 @@ INLINE vi vi_high32(vi a, vi b) { return _mm512_unpackhi_epi32(a, b); }
 INLINE vi vi_low64(vi a, vi b) { return _mm512_unpacklo_epi64(a, b); }
 INLINE vi vi_high64(vi a, vi b) { return _mm512_unpackhi_epi64(a, b); }
 /* `value` in the bytes where a and mask share a bit, else 0 */
-INLINE vi vi_where8(vi a, vi mask, vi value) {
-    return _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(a, mask), value);
-}
+INLINE vi vi_where8(vi a, vi mask, vi value) { return _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(a, mask), value); }
 /* a in the lanes where x < limit, else b */
 INLINE vi vi_if_less32(vi x, vi limit, vi a, vi b) {
     return _mm512_mask_mov_epi32(b, _mm512_cmplt_epi32_mask(x, limit), a);
@@ -124,9 +122,7 @@ INLINE vi vi_high64(vi a, vi b) { return _mm256_unpackhi_epi64(a, b); }
 INLINE vi vi_where8(vi a, vi mask, vi value) { /* mask has one bit in each byte */
     return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(a, mask), mask), value);
 }
-INLINE vi vi_if_less32(vi x, vi limit, vi a, vi b) {
-    return _mm256_blendv_epi8(b, a, _mm256_cmpgt_epi32(limit, x));
-}
+INLINE vi vi_if_less32(vi x, vi limit, vi a, vi b) { return _mm256_blendv_epi8(b, a, _mm256_cmpgt_epi32(limit, x)); }
 INLINE vi vi_shlv32(vi a, vi n) { return _mm256_sllv_epi32(a, n); }
 
 INLINE vf vf_load(const float *p) { return _mm256_load_ps(p); }
@@ -160,9 +156,7 @@ INLINE vi gather(const uint8_t *const *p, int64_t offset) {
 #endif
 
 /* Where LANES rows of weights begin, and the rows that will be read after them. */
-struct rows {
-    const uint8_t *at[LANES], *next;
-};
+struct rows { const uint8_t *at[LANES], *next; };
 
 INLINE vi load_lanes(const struct rows *p, int64_t offset) { return gather(p->at, offset); }
 

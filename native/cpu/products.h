@@ -143,9 +143,7 @@ INLINE void float_tile(int32_t type, int rows, int tokens, const uint8_t *w, int
     const int size = type == LL_F32 ? 4 : 2;
     v16 acc[FLOAT_ROWS][FLOAT_TOKENS], weights[FLOAT_ROWS];
     int32_t c = 0;
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int t = 0; t < tokens; t++) acc[r][t] = v16_set(0.0f);
-    }
+    UNROLL for (int r = 0; r < rows; r++) { UNROLL for (int t = 0; t < tokens; t++) acc[r][t] = v16_set(0.0f); }
     for (; c + 16 <= k; c += 16) {
         UNROLL for (int r = 0; r < rows; r++) weights[r] = load_weights(type, w + r * row_bytes + (int64_t)c * size);
         UNROLL for (int t = 0; t < tokens; t++) {
@@ -186,17 +184,17 @@ INLINE void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int
 
 /* ---- the table ---- */
 
-#define BLOCKS(type, class, code_offset)                                                                          \
-    static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,     \
-                              float *out, int64_t ld_out, void *work) {                                           \
-        static const struct format format = {fill_##type, class, code_offset};                                    \
-        matmul_blocks(&format, w, row_bytes, rows, a, out, ld_out, work);                                         \
+#define BLOCKS(type, class, code_offset)                                                                      \
+    static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \
+                              float *out, int64_t ld_out, void *work) {                                       \
+        static const struct format format = {fill_##type, class, code_offset};                                \
+        matmul_blocks(&format, w, row_bytes, rows, a, out, ld_out, work);                                     \
     }
-#define FLOATS(type)                                                                                              \
-    static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,     \
-                              float *out, int64_t ld_out, void *work) {                                           \
-        (void)work;                                                                                               \
-        matmul_floats(LL_##type, w, row_bytes, rows, a, out, ld_out);                                             \
+#define FLOATS(type)                                                                                          \
+    static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \
+                              float *out, int64_t ld_out, void *work) {                                       \
+        (void)work;                                                                                           \
+        matmul_floats(LL_##type, w, row_bytes, rows, a, out, ld_out);                                         \
     }
 BLOCKS(Q4_0, plain_cores_4, 8)
 BLOCKS(Q4_1, min_cores_4, 0)
@@ -216,8 +214,8 @@ FLOATS(F16)
 FLOATS(BF16)
 
 #define ENTRY(type) [LL_##type] = matmul_##type
-#define PRODUCTS                                                                                                   \
-    {ENTRY(F32), ENTRY(F16), ENTRY(BF16), ENTRY(Q4_0), ENTRY(Q4_1), ENTRY(Q5_0), ENTRY(Q5_1), ENTRY(Q8_0),         \
+#define PRODUCTS                                                                                                 \
+    {ENTRY(F32),  ENTRY(F16),  ENTRY(BF16), ENTRY(Q4_0), ENTRY(Q4_1), ENTRY(Q5_0),   ENTRY(Q5_1),   ENTRY(Q8_0), \
      ENTRY(Q2_K), ENTRY(Q3_K), ENTRY(Q4_K), ENTRY(Q5_K), ENTRY(Q6_K), ENTRY(IQ4_NL), ENTRY(IQ4_XS), ENTRY(MXFP4)}
 
 #endif

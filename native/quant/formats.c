@@ -17,17 +17,21 @@ const int8_t mxfp4_codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, 
 
 enum form form_of(int32_t type) {
     switch (type) {
-    case LL_Q4_1: case LL_Q5_1: case LL_Q4_K: case LL_Q5_K: return FORM_MIN;
-    case LL_Q3_K: case LL_Q6_K: return FORM_SUB;
+    case LL_Q4_1:
+    case LL_Q5_1:
+    case LL_Q4_K:
+    case LL_Q5_K: return FORM_MIN;
+    case LL_Q3_K:
+    case LL_Q6_K: return FORM_SUB;
     case LL_Q2_K: return FORM_SUBMIN;
-    case LL_F32: case LL_F16: case LL_BF16: return FORM_FLOAT;
+    case LL_F32:
+    case LL_F16:
+    case LL_BF16: return FORM_FLOAT;
     default: return FORM_PLAIN;
     }
 }
 
-float e8m0_half(uint8_t e) {
-    return float_of_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
-}
+float e8m0_half(uint8_t e) { return float_of_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23); }
 
 /* Sixteen bytes hold 32 codes: the first half of the columns in the low nibbles, the second in the high ones. */
 static void split_nibbles(const uint8_t *qs, uint8_t *code) {

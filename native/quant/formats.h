@@ -15,12 +15,19 @@ struct q4_0 { uint8_t d[2], qs[16]; };
 struct q4_1 { uint8_t d[2], m[2], qs[16]; };
 struct q5_0 { uint8_t d[2], qh[4], qs[16]; };
 struct q5_1 { uint8_t d[2], m[2], qh[4], qs[16]; };
-struct q8_0 { uint8_t d[2]; int8_t qs[32]; };
+struct q8_0 {
+    uint8_t d[2];
+    int8_t qs[32];
+};
 struct q2_k { uint8_t scales[16], qs[64], d[2], dmin[2]; };
 struct q3_k { uint8_t hmask[32], qs[64], scales[12], d[2]; };
 struct q4_k { uint8_t d[2], dmin[2], scales[12], qs[128]; };
 struct q5_k { uint8_t d[2], dmin[2], scales[12], qh[32], qs[128]; };
-struct q6_k { uint8_t ql[128], qh[64]; int8_t scales[16]; uint8_t d[2]; };
+struct q6_k {
+    uint8_t ql[128], qh[64];
+    int8_t scales[16];
+    uint8_t d[2];
+};
 struct iq4_nl { uint8_t d[2], qs[16]; };
 struct iq4_xs { uint8_t d[2], scales_h[2], scales_l[4], qs[128]; };
 struct mxfp4 { uint8_t e, qs[16]; };

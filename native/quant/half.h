@@ -36,9 +36,7 @@ static inline uint16_t f32_to_f16(float f) {
     return (uint16_t)(sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13));
 }
 
-static inline float bf16_to_f32(uint16_t h) {
-    return float_of_bits((uint32_t)h << 16);
-}
+static inline float bf16_to_f32(uint16_t h) { return float_of_bits((uint32_t)h << 16); }
 
 static inline uint16_t f32_to_bf16(float f) {
     uint32_t bits = bits_of_float(f);
@@ -59,8 +57,6 @@ static inline uint32_t load_u32(const uint8_t *p) {
     return u;
 }
 
-static inline float load_f16(const uint8_t *p) {
-    return f16_to_f32(load_u16(p));
-}
+static inline float load_f16(const uint8_t *p) { return f16_to_f32(load_u16(p)); }
 
 #endif

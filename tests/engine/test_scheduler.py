@@ -102,6 +102,18 @@ def test_a_prefix_being_computed_is_waited_for_and_shared() -> None:
     assert all(len(seq.tokens) > 41 for seq in seqs)
 
 
+def test_an_answer_is_a_prefix_of_the_next_turn() -> None:
+    target = scheduler()
+    turn = sequence(distinct(0, 5), max_tokens=20)
+    add(target, turn)
+    while target.unfinished:
+        step(target, budget=3)
+    following = sequence([*turn.tokens, 1], max_tokens=1)
+    add(target, following)
+    step(target)
+    assert following.cached == 24
+
+
 def test_without_the_cache_nobody_waits_for_anybody() -> None:
     target = scheduler(prefix_cache=False)
     add(target, *[sequence(range(20)) for _ in range(3)])

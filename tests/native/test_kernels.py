@@ -93,7 +93,7 @@ def columns(name: str, count: int) -> int:
 
 
 def quantized(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What the kernels make of finite activations (n, cols): int8 under one float32 scale per 32 columns, as float64."""
+    """Finite activations (n, cols) as the kernels see them: int8 under one float32 scale per 32 columns; float64."""
     blocks = x.reshape(len(x), -1, 32)
     top = np.abs(blocks).max(axis=2, keepdims=True)
     q = np.rint(blocks * (np.float32(127) / top)).astype(np.float64)

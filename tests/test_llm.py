@@ -6,6 +6,8 @@ import asyncio
 import gc
 import inspect
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -331,6 +333,23 @@ def test_a_forked_child_is_told_and_can_open_its_own(path: Path) -> None:
             os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert llm.generate(TEXT, max_tokens=5, seed=1).token_ids == expected
+
+
+def test_a_forked_child_opens_its_own_and_exits_as_usual(path: Path) -> None:
+    program = f"""
+import os, sys
+from localllm import LLM
+llm = LLM({str(path)!r}, threads=2)
+llm.generate([1], max_tokens=3)
+child = os.fork()
+if child == 0:
+    with LLM({str(path)!r}, threads=2) as own:
+        own.generate([1], max_tokens=3)
+    sys.exit(7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (7, b"")
 
 
 def test_a_file_without_a_tokenizer_runs_on_ids(tmp_path: Path) -> None:

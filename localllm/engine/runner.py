@@ -6,6 +6,7 @@ a runner belongs to one thread at a time and refuses nothing by itself: the libr
 
 from __future__ import annotations
 
+import os
 from array import array
 from dataclasses import dataclass
 from itertools import pairwise
@@ -47,7 +48,7 @@ class Runner:
         out = ffi.new("ll_runner **")
         check(lib.ll_runner_open(out, model, config.native()))
         self._handle = out[0]
-        self.close = finalize(self, lib.ll_runner_close, self._handle)
+        self.close = finalize(self, _close, self._handle, os.getpid())
         info = ffi.new("ll_model_info *")
         lib.ll_model_get_info(model, info)
         self.config = config
@@ -162,6 +163,12 @@ class _Prepared:
             fields["n_bias"] = len(self.bias)
         fields |= {"seed": seq.seed, "choice": seq.choice, "n_top": -1 if params.logprobs is None else params.logprobs}
         self.struct = ffi.new("ll_sampling *", fields)
+
+
+def _close(handle: Any, process: int) -> None:
+    """A forked child has the memory of a runner but not its threads, for which closing would wait without end."""
+    if os.getpid() == process:
+        lib.ll_runner_close(handle)
 
 
 def _pointer(kind: str, values: NDArray[Any]) -> Any:

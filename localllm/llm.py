@@ -131,6 +131,8 @@ class LLM:
         self.n_vocab = int(info.n_vocab)
         self.plan = make_plan(handle[0], options)
         _log.info("%s: %s", self.path, self.plan)
+        if options.context is None and self.plan.context < info.n_ctx:
+            _log.warning("memory bounds the context to %d of the model's %d tokens", self.plan.context, info.n_ctx)
         runner = Runner(handle[0], self.plan.config())
         stack.callback(runner.close)
         blocks = BlockManager(self.plan.n_blocks, self.plan.block_size, options.prefix_cache)
@@ -359,6 +361,8 @@ def _is_messages(value: object) -> bool:
 
 def _is_one(prompt: Prompt | Sequence[Prompt]) -> bool:
     """A text, or token ids; otherwise a list of them."""
+    if not hasattr(prompt, "__len__"):
+        raise InvalidArgument(f"a prompt must be text or token ids, not {prompt!r:.80}")
     return isinstance(prompt, str) or (len(prompt) > 0 and hasattr(prompt[0], "__index__"))
 
 

@@ -131,6 +131,7 @@ def test_too_long_a_prompt_states_both_numbers(llm: LLM) -> None:
         ([320], {}, "320"),
         ([-1], {}, "-1"),
         (["a", 3.5], {}, "3.5"),
+        (7, {}, "7"),
         (TEXT, {"temperature": -1}, "temperature"),
         (TEXT, {"logit_bias": {320: 1.0}}, "320"),
         (TEXT, {"stop": ""}, "stop"),
@@ -233,8 +234,9 @@ def test_the_plan_is_kept_and_obeys(path: Path) -> None:
         assert small.plan.kv_bytes <= 400_000
 
 
-def test_memory_bounds_the_context_that_nobody_asked_for(path: Path) -> None:
+def test_memory_bounds_the_context_that_nobody_asked_for(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with LLM(path, kv_memory=20_000) as small:
+        assert f"{small.context} of the model's 256 tokens" in caplog.text
         assert 0 < small.context < 256
         assert len(small.generate([1], ignore_eos=True).token_ids) == small.context - 1
 

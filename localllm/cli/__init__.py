@@ -53,7 +53,8 @@ def main(args: list[str] | None = None) -> None:
 def _run(args: list[str] | None) -> int:
     try:
         code = localllm.main(args, prog_name="localllm", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what fails here is an error, and later nobody would hear of it
         return code if isinstance(code, int) else 0
     except click.ClickException as error:  # wrong usage
         error.show()

@@ -22,6 +22,11 @@ def read_text(name: str) -> str:
         raise FileError(f"{source} is not text: its byte {error.start} is not UTF-8") from error
 
 
+def at_terminal() -> bool:
+    """Whether a person types and reads here. A closed stream is None."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
 def piped_text() -> str | None:
     """All that is piped or redirected into the program, or None when nothing is: a terminal is not read here."""
     try:

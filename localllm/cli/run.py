@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from localllm.cli.inputs import piped_text, read_text
+from localllm.cli.inputs import at_terminal, piped_text, read_text
 from localllm.cli.options import collect, options
 from localllm.config import DeviceOptions, RunOptions, SamplingOptions
 
@@ -27,7 +26,7 @@ def run(words: tuple[str, ...], **values: Any) -> int:
     model, prompt = _model_and_prompt(words, chosen)
     _check(chosen, sampling)
     text = _whole_prompt(prompt, chosen)
-    if text is None and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if text is None and not at_terminal():
         raise click.UsageError("there is no prompt: give PROMPT, or run this in a terminal for a conversation")
     if text is None and (chosen.raw or chosen.json):
         raise click.UsageError(f"{'--raw' if chosen.raw else '--json'} needs a prompt")

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TextIO
 
+from localllm.errors import LocalLLMError
+
 
 class _Visible(dict[int, str]):
     """For str.translate: control characters become \\u{..}, save line ends and tabs; carriage returns vanish.
@@ -35,6 +37,8 @@ class Printer:
     a pipe it goes as it is."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
+        if stream is None and sys.stdout is None:
+            raise LocalLLMError("standard output is closed, so there is nowhere to write the answer")
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
         self._colours = self._terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

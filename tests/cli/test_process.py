@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -134,6 +135,14 @@ def test_a_reader_that_leaves_ends_it_quietly(model: str) -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (1, b"")
+
+
+@pytest.mark.parametrize(("closed", "code"), [("<&-", 0), (">&-", 1), ("2>&-", 0)])
+def test_closed_streams(model: str, closed: str, code: int) -> None:
+    line = f"{shlex.join([*COMMAND, '-m', model, 'hello', '-n', '2'])} {closed}"
+    done = subprocess.run(line, shell=True, capture_output=True, stdin=-3, check=False)
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
 
 
 def test_help_imports_nothing_heavy() -> None:

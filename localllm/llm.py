@@ -118,11 +118,6 @@ class LLM:
         source = options.chat_template or metadata.get(template.KEY)
         if isinstance(source, str):
             template.prestart()
-        self._tokenizer = Tokenizer(metadata) if "tokenizer.ggml.model" in metadata else None
-        self._template = ChatTemplate(source, **self._named_tokens()) if isinstance(source, str) else None
-        self._defaults = _recommended(self.path, metadata)
-        self.name = str(metadata.get("general.name") or os.path.basename(self.path))
-
         handle = ffi.new("ll_model **")
         check(lib.ll_model_open(handle, self._file.handle))
         stack.callback(lib.ll_model_close, handle[0])
@@ -133,6 +128,10 @@ class LLM:
         _log.info("%s: %s", self.path, self.plan)
         if options.context is None and self.plan.context < info.n_ctx:
             _log.warning("memory bounds the context to %d of the model's %d tokens", self.plan.context, info.n_ctx)
+        self._tokenizer = Tokenizer(metadata) if "tokenizer.ggml.model" in metadata else None
+        self._template = ChatTemplate(source, **self._named_tokens()) if isinstance(source, str) else None
+        self._defaults = _recommended(self.path, metadata)
+        self.name = str(metadata.get("general.name") or os.path.basename(self.path))
         runner = Runner(handle[0], self.plan.config())
         stack.callback(runner.close)
         blocks = BlockManager(self.plan.n_blocks, self.plan.block_size, options.prefix_cache)

@@ -50,8 +50,13 @@ def finder(vocab: Vocabulary) -> tuple[Tokenizer, list[int]]:
     """A tokenizer that finds special tokens in text and nothing else, and the ids that its ids 0, 1, ... stand for."""
     ids = sorted(vocab.hidden)
     tokenizer = Tokenizer(models.BPE())
+    names = [vocab.tokens[i] for i in ids]
+    strips = [vocab.strip_right and name not in ("<s>", "<unk>", "<|endoftext|>") for name in names]
     tokenizer.add_tokens(
-        [AddedToken(vocab.tokens[i], normalized=False, special=False, rstrip=vocab.strip_right) for i in ids]
+        [
+            AddedToken(name, normalized=False, special=False, rstrip=strip)
+            for name, strip in zip(names, strips, strict=True)
+        ]
     )
     return tokenizer, ids
 

@@ -60,7 +60,7 @@ class Vocabulary:
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     space_prefix: bool
-    strip_right: bool  # special tokens swallow the white space after them
+    strip_right: bool  # special tokens swallow the white space after them, as in Phi-3
     lowercase: bool
 
 

@@ -213,6 +213,7 @@ def test_specials_of_phi_3_swallow_the_space_after_them() -> None:
     metadata = vocabularies.sentence_piece() | {"general.name": "Phi-3 mini"}
     tokenizer = Tokenizer(metadata)
     assert names(tokenizer, tokenizer.encode("</s>\n hello", add_special=False)) == ["</s>", " hello"]
+    assert names(tokenizer, tokenizer.encode("<s>\nhello", add_special=False)) == ["<s>", " ", "\n", "hello"]
 
 
 def test_exact_bytes() -> None:

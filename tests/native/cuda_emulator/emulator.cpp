@@ -45,9 +45,11 @@ bool on_device(const void *p, size_t bytes) {
     return false;
 }
 
+/* Whether a word is the address of memory here; two small numbers side by side are not, nor a sanitizer's shadow. */
 bool mapped(uintptr_t address) {
     unsigned char resident;
-    return address > 4096 && address >> 47 == 0 && mincore((void *)(address & ~(uintptr_t)4095), 1, &resident) == 0;
+    if (address >> 45 == 0 || address >> 48 != 0) return false;
+    return mincore((void *)(address & ~(uintptr_t)4095), 1, &resident) == 0;
 }
 
 /* ---- coroutines ---- */

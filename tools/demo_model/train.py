@@ -68,25 +68,30 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def batches(tokenizer: Tokenizer, seed: int) -> Iterator[Batch]:
-    """(ids, positions, document numbers, targets), each (rows, length); a target of -100 is not learned."""
-    bins: dict[int, list[list[tuple[np.ndarray, np.ndarray]]]] = {length: [] for length in ROWS}
+    """(ids, positions, document numbers, targets), each (rows, length); a target of -100 is not learned.
+
+    A conversation goes into the open row it fills best; when a length has five batches of open rows, its fullest leave.
+    """
+    rows: dict[int, list[list[tuple[np.ndarray, np.ndarray]]]] = {length: [] for length in ROWS}
     room: dict[int, list[int]] = {length: [] for length in ROWS}
     for ids, wanted in examples(tokenizer, seed):
         need = len(ids) - 1
-        length = next(n for n in ROWS if need <= n)
-        rows, left = bins[length], room[length]
-        at = min((i for i, free in enumerate(left) if free >= need), key=left.__getitem__, default=-1)
-        if at < 0:
-            if len(rows) == 5 * (count := TOKENS_PER_STEP // length):
-                fullest = sorted(range(len(rows)), key=left.__getitem__)[:count]
-                yield pack([rows[i] for i in fullest], length)
+        open_rows = [(free, n, i) for n in ROWS for i, free in enumerate(room[n]) if free >= need]
+        if open_rows:
+            _, length, at = min(open_rows)
+        else:
+            length = next(n for n in ROWS if need <= n)
+            count = TOKENS_PER_STEP // length
+            if len(rows[length]) == 5 * count:
+                fullest = sorted(range(5 * count), key=room[length].__getitem__)[:count]
+                yield pack([rows[length][i] for i in fullest], length)
                 for i in sorted(fullest, reverse=True):
-                    del rows[i], left[i]
-            rows.append([])
-            left.append(length)
-            at = len(rows) - 1
-        rows[at].append((ids, wanted))
-        left[at] -= need
+                    del rows[length][i], room[length][i]
+            at = len(rows[length])
+            rows[length].append([])
+            room[length].append(length)
+        rows[length][at].append((ids, wanted))
+        room[length][at] -= need
 
 
 def pack(rows: list[list[tuple[np.ndarray, np.ndarray]]], length: int) -> Batch:

@@ -16,6 +16,7 @@ from localllm.bundled import demo_model_path
 from localllm.cli.inputs import read_text
 from localllm.config import DeviceOptions
 from localllm.errors import FileError
+from localllm.text.template import prestart
 
 if TYPE_CHECKING:
     from localllm.llm import LLM
@@ -37,6 +38,7 @@ def load(model: str | None, device: DeviceOptions, chat_template: str | None) ->
         path = resolve(model)
     source = None if chat_template is None else read_text(chat_template)
     read_ahead(path)
+    prestart()  # the process that renders templates gets ready while this one imports and opens
     from localllm.llm import LLM
 
     return LLM(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from localllm.engine.engine import Handle
 from localllm.engine.sequence import Sampled
-from localllm.errors import InvalidArgument
+from localllm.errors import InvalidArgument, LocalLLMError
 from localllm.messages import Completion, FinishReason, TokenLogprob
 from localllm.text.reasoning import ReasoningSplitter
 from localllm.text.stream import TextStream
@@ -41,6 +42,11 @@ class Answer:
         if self._reason is None:
             self.handle.abort()
             self._end("abort")
+
+    def __del__(self) -> None:
+        """An answer that nobody will read need not be made: leaving a loop over it is enough."""
+        with suppress(LocalLLMError):  # as in a forked child, where there is nothing to end
+            self.close()
 
     @property
     def completion(self) -> Completion:

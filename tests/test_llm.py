@@ -306,6 +306,16 @@ def test_an_answer_left_early_is_an_abort_and_the_engine_goes_on(llm: LLM) -> No
     assert llm.generate(TEXT, max_tokens=2, ignore_eos=True).finish_reason == "length"
 
 
+def test_leaving_a_loop_ends_the_answer(llm: LLM) -> None:
+    for _ in llm.stream([5] * 10, ignore_eos=True):
+        break
+    gc.collect()
+    llm._engine.call(lambda: None)  # comes after the abort
+    before = llm._engine.stats.generated_tokens
+    llm.generate("x", max_tokens=1)
+    assert llm._engine.stats.generated_tokens <= before + 1
+
+
 def test_an_llm_that_nobody_holds_is_closed(path: Path) -> None:
     before = threading.active_count()
     llm = LLM(path)

@@ -86,10 +86,10 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _missing_chunks(descriptor: int) -> Iterator[int]:
-    """Offsets of the chunks whose first byte is not in memory."""
-    byte = bytearray(1)
+    """Offsets of the chunks whose first byte is not in memory; none where the system cannot tell."""
+    byte, flags = bytearray(1), getattr(os, "RWF_NOWAIT", 0)
     for at in range(0, os.fstat(descriptor).st_size, CHUNK):
         try:
-            os.preadv(descriptor, [byte], at, os.RWF_NOWAIT)
-        except OSError:  # it would have to wait, or this file system cannot tell
+            os.preadv(descriptor, [byte], at, flags)
+        except OSError:  # it would have to wait, or this kind of file cannot answer at once
             yield at

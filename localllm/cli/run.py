@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def run(words: tuple[str, ...], **values: Any) -> int:
     """Answer PROMPT, or hold a conversation when there is none.
 
-    A PROMPT of - is standard input; anything piped in is appended to the prompt.
+    A PROMPT of - is standard input; anything piped in is appended to the prompt. Every option is also the variable
+    LOCALLLM_<OPTION>.
     """
     chosen, sampling = collect(RunOptions, values), collect(SamplingOptions, values)
     model, prompt = _model_and_prompt(words, chosen)

@@ -11,18 +11,21 @@
 
 enum { SPINS_BEFORE_SLEEP = 20000, SPINS_BEFORE_YIELD = 2000 };
 
+/* The gate says which run this is, whether it still takes workers, and how many are inside. A worker that has lost its
+ * core is not waited for: it finds the gate shut when it comes back. The caller waits only for those inside. */
+enum { OPEN = 1, INSIDE = 2, INSIDE_MASK = 0xfffe, RUN = 0x10000 };
+
 struct team {
     pthread_t *threads; /* (count - 1) */
     int32_t count, started;
-    /* The work of the current run. The run number is written last by the caller and read first by the workers. */
+    /* The work of the current run: written while nobody is inside, read only inside. */
     team_fn *fn;
     void *arg;
     int32_t items;
-    _Alignas(64) atomic_int next;    /* item to take */
-    _Alignas(64) atomic_int running; /* workers that have not finished this run */
-    _Alignas(64) atomic_uint run;
+    _Alignas(64) atomic_int next; /* item to take */
+    _Alignas(64) atomic_uint gate;
     atomic_int sleepers;
-    bool closing;
+    atomic_bool closing;
     pthread_mutex_t lock;
     pthread_cond_t wake;
 };
@@ -46,18 +49,19 @@ static void take_items(struct team *t, int32_t worker) {
     }
 }
 
-static unsigned wait_for_run(struct team *t, unsigned last) {
+static bool is_news(unsigned gate, unsigned last_run) { return gate / RUN != last_run && gate & OPEN; }
+
+/* Waits for an open gate of another run than the last one. */
+static void wait_for_run(struct team *t, unsigned last_run) {
     for (int i = 0; i < SPINS_BEFORE_SLEEP; i++) {
-        unsigned run = atomic_load_explicit(&t->run, memory_order_acquire);
-        if (run != last) return run;
+        if (is_news(atomic_load_explicit(&t->gate, memory_order_relaxed), last_run)) return;
         relax();
     }
     pthread_mutex_lock(&t->lock);
     atomic_fetch_add(&t->sleepers, 1);
-    while (atomic_load(&t->run) == last) pthread_cond_wait(&t->wake, &t->lock);
+    while (!is_news(atomic_load(&t->gate), last_run)) pthread_cond_wait(&t->wake, &t->lock);
     atomic_fetch_sub(&t->sleepers, 1);
     pthread_mutex_unlock(&t->lock);
-    return atomic_load(&t->run);
 }
 
 static void *work(void *seat_pointer) {
@@ -65,21 +69,35 @@ static void *work(void *seat_pointer) {
     free(seat_pointer);
     struct team *t = seat.team;
     float_env_enter();
-    for (unsigned run = 0;;) {
-        run = wait_for_run(t, run);
-        if (t->closing) return NULL;
+    for (unsigned last_run = 0;;) {
+        wait_for_run(t, last_run);
+        if (atomic_load(&t->closing)) return NULL;
+        unsigned gate = atomic_load(&t->gate);
+        while (gate & OPEN && !atomic_compare_exchange_weak(&t->gate, &gate, gate + INSIDE)) {
+        }
+        last_run = gate / RUN;
+        if (!(gate & OPEN)) continue;
         take_items(t, seat.worker);
-        atomic_fetch_sub_explicit(&t->running, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&t->gate, INSIDE, memory_order_release);
     }
 }
 
 /* The lock makes sure that a worker on its way to sleep either sees the new run or is counted as a sleeper. */
-static void announce(struct team *t) {
-    atomic_fetch_add(&t->run, 1);
+static void open_gate(struct team *t) {
+    unsigned run = atomic_load_explicit(&t->gate, memory_order_relaxed) / RUN + 1;
+    atomic_store(&t->gate, run * RUN | OPEN);
     if (atomic_load(&t->sleepers) == 0) return;
     pthread_mutex_lock(&t->lock);
     pthread_cond_broadcast(&t->wake);
     pthread_mutex_unlock(&t->lock);
+}
+
+static void shut_gate(struct team *t) {
+    atomic_fetch_and_explicit(&t->gate, ~(unsigned)OPEN, memory_order_relaxed);
+    for (int i = 0; atomic_load_explicit(&t->gate, memory_order_acquire) & INSIDE_MASK; i++) {
+        if (i < SPINS_BEFORE_YIELD) relax();
+        else sched_yield(); /* a worker has lost its core in the middle of an item: give it ours */
+    }
 }
 
 void team_run(struct team *t, int32_t items, team_fn *fn, void *arg) {
@@ -91,13 +109,9 @@ void team_run(struct team *t, int32_t items, team_fn *fn, void *arg) {
     t->arg = arg;
     t->items = items;
     atomic_store_explicit(&t->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&t->running, t->started, memory_order_relaxed);
-    announce(t);
+    open_gate(t);
     take_items(t, 0);
-    for (int i = 0; atomic_load_explicit(&t->running, memory_order_acquire) != 0; i++) {
-        if (i < SPINS_BEFORE_YIELD) relax();
-        else sched_yield(); /* a worker has lost its core: give it ours */
-    }
+    shut_gate(t);
 }
 
 static int start_worker(struct team *t, int32_t worker) {
@@ -132,8 +146,8 @@ int team_open(struct team **out, int32_t threads) {
 
 void team_close(struct team *t) {
     if (!t) return;
-    t->closing = true;
-    announce(t);
+    atomic_store(&t->closing, true);
+    open_gate(t);
     for (int32_t w = 0; w < t->started; w++) pthread_join(t->threads[w], NULL);
     pthread_mutex_destroy(&t->lock);
     pthread_cond_destroy(&t->wake);

@@ -34,7 +34,7 @@ MAX_SOURCE = 1 << 20
 MAX_REQUEST = 64 << 20
 START_SECONDS = 30.0
 RENDER_SECONDS = 2.0  # by the wall clock; processor time is bounded by the child itself
-STARVED_SECONDS = 0.5  # of processor time, more than any honest template needs: before that, a late child is starved
+STARVED_SECONDS = 1.0  # of processor time, more than any honest template needs: before that, a late child is starved
 KEY = "tokenizer.chat_template"
 
 _STRFTIME = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')""")
@@ -196,7 +196,7 @@ def _processor_seconds(process: int) -> float:
 
 
 def _ending(code: int) -> str:
-    if code == -signal.SIGXCPU:
+    if code == -signal.SIGPROF:
         return "took more than 2 s of processor time"
     return f"ended its process ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
 

@@ -65,6 +65,7 @@ class _Request(NamedTuple):
     tokens: Sequence[int]
     text: str  # of the prompt; empty where it came as tokens
     marks: Marks | None = None
+    begins_text: bool = False  # the answer is a text of its own, not the rest of the prompt's
 
 
 class LLM:
@@ -297,12 +298,12 @@ class LLM:
         tokenizer = self.tokenizer
         if self._template is None:
             self._template = ChatTemplate.from_metadata(self._file.metadata)  # tells that there is none
-        values = cast(list[dict[str, Any]], _guarded([*messages], tokenizer))
-        text = self._template.render(values, None if tools is None else cast(Any, _guarded([*tools], tokenizer)))
+        values = tokenizer.guard([*messages])
+        text = self._template.render(values, None if tools is None else tokenizer.guard([*tools]))
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer
-        return _Request(ids, text, marks_of(self._template.source))
+        return _Request(ids, text, marks_of(self._template.source), begins_text=True)
 
     def _start(self, request: _Request, params: SamplingParams) -> Stream:
         return Stream(self._submit(request, params, None), *self._readers(request, params), self)
@@ -320,7 +321,8 @@ class LLM:
         return self._engine.submit(request.tokens, params, seed=params.seed or 0, stop_tokens=stops, loop=loop)
 
     def _readers(self, request: _Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
-        return TextStream(self._token_text, params.stop), ReasoningSplitter(request.marks, request.text)
+        skip_space = request.begins_text and self._tokenizer is not None and self._tokenizer.adds_space
+        return TextStream(self._token_text, params.stop, skip_space), ReasoningSplitter(request.marks, request.text)
 
     def _token_text(self, token: int) -> bytes:
         """What a person sees of a token. A model may know more tokens than its vocabulary names."""
@@ -370,17 +372,6 @@ def _ids(tokens: Sequence[int]) -> list[int]:
         return [operator.index(token) for token in tokens]
     except TypeError:
         raise InvalidArgument(f"a prompt must be text or token ids, not {tokens!r:.80}") from None
-
-
-def _guarded(value: object, tokenizer: Tokenizer) -> object:
-    """The same value, in whose texts no special token is spelled."""
-    if isinstance(value, str):
-        return tokenizer.guard(value)
-    if isinstance(value, Mapping):
-        return {key: _guarded(item, tokenizer) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_guarded(item, tokenizer) for item in value]
-    return value
 
 
 def _recommended(path: str, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,5 +10,5 @@ DEMO_MODEL = "localllm-demo.gguf"
 def demo_model_path() -> Path:
     """Path of the bundled demo model; it exists in every complete installation and source tree."""
     package = Path(__file__).parent
-    installed = package / "models" / DEMO_MODEL
-    return installed if installed.exists() else package.parent / "models" / DEMO_MODEL
+    in_tree = package.parent / "models" / DEMO_MODEL
+    return in_tree if in_tree.exists() else package / "models" / DEMO_MODEL

@@ -17,8 +17,8 @@ Turns = list[tuple[str, str]]
 Conversation = list[tuple[str, str]]
 
 SKILLS: list[tuple[float, Callable[[random.Random], Turns]]] = [
-    (30, numbers.arithmetic), (7, numbers.counting), (5, numbers.number_facts), (10, commands.commands), (11, talk.small_talk), (4, talk.fun), (6, talk.declining), (1.5, talk.forgotten),
-    (1, talk.echo), (8, facts.geography), (7, facts.animals), (6, facts.words), (4, facts.colours), (2.5, facts.shapes), (6, facts.calendar), (3, facts.quantities), (3, facts.kinds), (6, facts.general), (4, stories.story),
+    (32, numbers.arithmetic), (10, numbers.counting), (4, numbers.number_facts), (14, commands.commands), (22, talk.small_talk), (3, talk.fun), (8, talk.declining), (1.5, talk.forgotten),
+    (0.5, talk.echo), (5, facts.geography), (5, facts.animals), (4, facts.words), (3, facts.colours), (2, facts.shapes), (5, facts.calendar), (3, facts.quantities), (2, facts.kinds), (4, facts.general), (4, stories.story),
 ]
 WEIGHTS = [weight for weight, _ in SKILLS]
 SYSTEMS = [

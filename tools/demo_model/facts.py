@@ -137,10 +137,6 @@ MISC = [
 ]
 
 
-def _relation(rng: random.Random, templates: list[str], **slots: object) -> str:
-    return say(rng, templates, **slots)
-
-
 CAPITAL_ASK = [
     "(what is|what's|whats|which is|name|tell me|give me|do you know|can you tell me|say|can you name|could you tell me|i need|i want to know|please name|what's called) the (capital|capital city) (of|for|in) {c}?", "(which|what) city is the capital (of|in) {c}?", "(what|which) is {s} capital( city|)?",
     "{c}(:|,|) (capital|capital city|what is its capital|its capital|what is the capital)?", "{s} capital( city|)( is|)?", "the capital (of|city of) {c}( is|)", "capital of {c}", "(which|what) city (is|serves as|acts as) {s} capital?", "what (is the capital|capital) does {c} have?", "does {c} have a capital( and what is it|)?",
@@ -384,7 +380,7 @@ def kinds(rng: random.Random) -> Turns:
         if rng.random() < 0.4 and len(chosen) > 3:
             turns.append((say(rng, ["(and |)(another one|one more|another|more|a fourth|some other one)( please|, please|?|)", f"(name|tell me|give me) another( one| {kind}|)", f"(do you know|can you name) (another|one more)( {kind}| one|)?"]), f"Another {kind} is {chosen[3]}."))
         return turns
-    turns = [(say(rng, ONE_ASK, k=kind), f"{capital(a_or_an(kind))} is {chosen[0]}." if kind in ("x",) else f"{capital(chosen[0])}.")]
+    turns = [(say(rng, ONE_ASK, k=kind), f"{capital(chosen[0])}.")]
     if rng.random() < 0.4:
         turns.append((say(rng, ["(and |)(another one|one more|another|a different one|some other one)( please|, please|?|)", f"(name|tell me|give me) another( one| {kind}|)"]), f"{capital(chosen[1])}."))
     return turns

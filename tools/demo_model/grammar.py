@@ -79,8 +79,12 @@ BEFORE = [
     "(i have|i've got|i got) a question(:|,|.) ",
     "(i want to know|i wonder|i would like to know|i'd like to know|i am curious|i'm curious|just curious|let me ask|let me ask you|do you know|help me out)(:|,|...) ",
 ]
+FILLERS = "really just actually maybe kindly quite now again exactly perhaps simply please also then still ever even only so well".split()
+OPENERS = [
+    "(so|well|say|tell me|hey|oh|ah|oops|gosh|wow|okay|right|now|and|but|by the way|honestly|seriously|listen|look|hmm|er|erm|anyway|actually|today|also|maybe|sure|yes|no|all right|my friend|dear model|little model|dear friend|model|computer)(,|,|!|...|:|) "
+]
 AFTER = [
-    "(, please|, pls| please| please!|, thanks| thanks|, thank you|, buddy|, friend|, my friend|, dear|?|??|!|...| then|, then| now| again|, quickly|, if you can|, if you know|, can you tell me|, do you know)"
+    "(, please|, pls| please| please!|, thanks| thanks|, thank you|, buddy|, friend|, my friend|, dear|, little model|, dear machine|, mate|, you know|, won't you|, would you|, right| for me| for us| today| tonight| right now| this time| at once| at all| exactly| in the end| here| indeed|, i mean|, really|, honestly|, for fun|, just asking|, little one| if possible|, by the way|?|??|!|...| then|, then| now| again|, quickly|, if you can|, if you know|, can you tell me|, do you know)"
 ]
 
 
@@ -100,8 +104,15 @@ def noisy(text: str, rng: random.Random, polite: bool = True) -> str:
     """The text as a hurried or a polite person would type it; its meaning stays."""
     if polite and rng.random() < 0.16:
         text = say(rng, BEFORE) + " " + (text if rng.random() < 0.5 else text[:1].lower() + text[1:])
-    if polite and rng.random() < 0.10:
-        text = re.sub(r"[?.!]+$", "", text) + say(rng, AFTER)
+    if polite and rng.random() < 0.16:
+        after = say(rng, AFTER)
+        text = re.sub(r"[?.!]+$", "", text) + (" " if after[0].isalpha() else "") + after
+    if polite and rng.random() < 0.14:
+        text = say(rng, OPENERS) + " " + (text if rng.random() < 0.3 else text[:1].lower() + text[1:])
+    if rng.random() < 0.10 and text.count(" ") > 2:
+        words = text.split(" ")
+        words.insert(rng.randrange(1, len(words)), rng.choice(FILLERS))
+        text = " ".join(words)
     dice = rng.random()
     if dice < 0.22:
         text = text.lower()

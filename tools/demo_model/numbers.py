@@ -67,6 +67,12 @@ PLUS_WHOLE = [
     "i have {a} {n} and {b} {m}. how many (things|items|pieces|objects) (do i have|are there|is that)( in total| altogether|)?",
     "(a bus|a train|a room|a boat|a class) has {a} people( in it|) and {b} more (get on|come in|enter|join|arrive). how many( people|) (are there|are in it|is that)( now|)?",
 ]
+PLUS_WHOLE += [
+    "{who} (paid|spent|earned|saved|won|got|owed|collected|walked|ran|drove|read|ate|drank|caught|sold|baked|planted|wrote|used|carried|bought|scored|found) {a} {unit}(,| and|;| first,|.) (then|later|afterwards|after that|next|and then|and later|the next day) {b}( {unit}|)( more| again| extra|). (how many|how many {unit}|how much) (is that|was that|in total|altogether|does that make|is it|are these|were there)( in total| altogether| in all| together|)?",
+    "{who} (paid|spent|earned|saved|won|walked|ran|drove|read|ate|drank|caught|sold|baked|planted|scored) {a} {unit} and (then |later |afterwards |)(another |)({b} more|{b}|{b} {unit}|{b} {unit} more). (what is the total|what is the sum|what does that make|what is it in total|total|how many in all)?",
+    "one (book|ticket|cake|toy|pen|apple|coat) costs {a} {unit} and (another|the other|a second|one more) {b}( {unit}|). (how much|what) (do they cost|is the price of both|must i pay|do i pay|is it)( together| in total|)?", "{who} is {a} years old. how old (will {who} be|is that) in {b} years?",
+    "(first|yesterday|on monday|in the morning) {a} {n}, (then|today|on tuesday|in the evening) {b}( {n}|). (how many|how many {n}|what is the total)( in all| together| altogether|)?",
+]
 MINUS = ["{a}-{b}", "{a} - {b}", "{a} -{b}", "{a} minus {b}", "{a} minus {b}", "{a} take away {b}", "{a} less {b}", "{a} decreased by {b}", "{a} reduced by {b}", "{b} less than {a}", "{b} subtracted from {a}",
          "the difference (of|between) {a} and {b}", "the difference {a} - {b}", "difference between {a} and {b}", "subtracting {b} from {a}", "{b} taken (away from|from) {a}", "{a} without {b}", "{b} fewer than {a}", "{a} with {b} taken away"]
 MINUS_WHOLE = [
@@ -81,6 +87,12 @@ MINUS_WHOLE = [
     "{name} has {a} {n} and (loses|eats|sells|gives away|uses|drops|breaks) {b}( of them|). how many( {n}|) (does {name} have|are left|does {name} still have|remain|does that leave)( left| now|)?",
     "(if|suppose|say|imagine) (i|you|we) have {a} {n} and (lose|eat|sell|give away|use) {b}, how many (do i have left|are left|remain|are there|do we have left)?",
     "{name} has {a} {n}, (and |) {other} has {b}. how many more( {n}|) does {name} have?", "(a bus|a train|a room|a boat|a class) has {a} people( in it|) and {b} (get off|leave|go out|go home). how many( people|) (are left|remain|are still there)( in it|)?",
+]
+MINUS_WHOLE += [
+    "{who} had {a} {unit} and (spent|used|lost|paid|gave away|ate|sold|lent|dropped|broke|drank|wasted|threw away) {b}( {unit}| of them|)(,|.) (how many|how many {unit}|how much) (is left|are left|remain|remains|is that|does that leave|stays|stay)( now| over| in the end|)?",
+    "(out of|of|from) {a} {n}, {b} (are|were) (eaten|sold|broken|lost|gone|taken|red|given away|stolen|used). how many (are left|remain|are not|are still there|stay)( over|)?", "a (book|ticket|cake|toy|coat|bike) costs {a} {unit}(,| and) (i have|i pay|i give|we have) {b}( {unit}|)(,|.) (how much is missing|how much more do i need|what is missing|how many {unit} are missing)?",
+    "(there were|we had|i saw|a farm had) {a} {n}(,|;| and|.) {b}( of them|) (left|went away|ran away|flew away|fell down|were sold|disappeared|died|sank|broke|got lost|rolled away)(,|.) how many( {n}|) (stayed|remained|are left|were left|are still there|remain)?",
+    "(what|how much) (is left|remains|stays|do i have|is over) (of|from) {a} (without|minus|after losing|after taking|when i remove|if i take) {b}?", "{who} is {a} years old. how old was {who} {b} years ago?",
 ]
 TIMES = ["{a}*{b}", "{a} * {b}", "{a}x{b}", "{a} x {b}", "{a} × {b}", "{a}×{b}", "{a} times {b}", "{a} times {b}", "{a} multiplied by {b}", "{a} multiplied with {b}", "the product of {a} and {b}", "product of {a} and {b}", "the product {a} x {b}", "{a} X {b}",
          "multiplying {a} by {b}", "multiplying {a} and {b}", "{a} lots of {b}", "{a} groups of {b}", "{a} sets of {b}"]
@@ -98,7 +110,9 @@ PEOPLE = "Anna Ben Clara David Emma Finn Grace Henry Ida Jack Kate Leo Mia Noah 
 def _slots(rng: random.Random) -> dict[str, str]:
     name, other = rng.sample(PEOPLE, 2)
     n, m = rng.sample(THINGS, 2)
-    return {"name": name, "other": other, "n": n, "m": m}
+    unit = rng.choice(["euros", "dollars", "pounds", "cents", "coins", "pages", "kilometres", "miles", "points", "metres", n])
+    who = rng.choice([name, name, "I", "my sister", "a boy", "my father", "she", "he", "we", "the cook", "a dog", "the teacher", "my friend"])
+    return {"name": name, "other": other, "n": n, "m": m, "unit": unit, "who": who}
 
 
 def _pick(rng: random.Random, op: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 Conversations are packed into rows of 192 to 1024 tokens; attention stays inside each conversation and positions start
 anew in it. Matrices of the blocks learn by Muon (Jordan et al. 2024), embedding and norms by AdamW. The learning rate
-warms up, stays, and falls linearly to zero over the last third. Mixed precision: bfloat16 products, float32 weights.
+warms up, stays, and falls linearly to zero over the last 70 %. Mixed precision: bfloat16 products, float32 weights.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SHAPES = {
     "demo": Shape(vocab=SIZE, width=256, layers=6, heads=4, kv_heads=2, ffn=768),
     "draft": Shape(vocab=SIZE, width=128, layers=4, heads=2, kv_heads=1, ffn=384),
 }
-STEPS = {"demo": 7000, "draft": 3000}
+STEPS = {"demo": 4000, "draft": 2000}
 TOKENS_PER_STEP = 4096
 ROWS = (192, 384, 1024)
 CHUNK = 6000
-COOL_DOWN = 0.35
+COOL_DOWN = 0.7
 
 
 def answers(ids: np.ndarray, lead: list[int]) -> np.ndarray:

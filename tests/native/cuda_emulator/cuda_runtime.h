@@ -4,8 +4,8 @@
  * It is stricter than a GPU: a barrier that some thread of the block never reaches, a shuffle without its whole warp,
  * a grid past the limits and a host pointer handed to a kernel end the program with a message; device memory can
  * only be touched from kernels and copies, and starts as NaNs. CUDA_EMULATOR_SEED runs blocks and threads in another
- * order, which a missing barrier would show as other results. Timing, memory ordering inside a warp, real limits of
- * registers and the compiler's own faults it cannot show. */
+ * order and lets warps run ahead of each other, which a missing barrier would show as other results. Timing, memory
+ * ordering inside a warp, limits of registers and the compiler's own faults it cannot show. */
 #ifndef CUDA_RUNTIME_H
 #define CUDA_RUNTIME_H
 #include <math.h>

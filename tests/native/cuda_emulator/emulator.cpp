@@ -115,19 +115,25 @@ bool release(unsigned first, unsigned end, enum state state) {
     return true;
 }
 
-void run_block(const std::vector<unsigned> &order) {
+/* One block of threads to its end, threads in the order given. `random` holds back some warps for some rounds, so that
+ * others run ahead of them as far as barriers let them; NULL holds none. */
+void run_block(const std::vector<unsigned> &order, std::mt19937 *random) {
     for (unsigned i = 0; i < n_threads; i++) threads[i].state = RUNNING;
+    uint32_t awake = UINT32_MAX; /* warps by number */
     for (;;) {
-        bool progress = false;
+        bool progress = false, held = false;
         for (unsigned i : order) {
             if (threads[i].state != RUNNING) continue;
-            resume(i);
-            progress = true;
+            bool runs = awake >> (i / 32) & 1;
+            if (runs) resume(i);
+            progress |= runs;
+            held |= !runs;
         }
         for (unsigned first = 0; first < n_threads; first += 32)
             progress |= release(first, std::min(first + 32, n_threads), AT_WARP);
         progress |= release(0, n_threads, AT_BLOCK);
-        if (progress) continue;
+        if (random && (!progress || (*random)() % 16 == 0)) awake = (uint32_t)(*random)();
+        if (progress || held) continue;
         for (unsigned i = 0; i < n_threads; i++)
             if (threads[i].state != DONE) stop("threads wait in different barriers", running_kernel);
         return;
@@ -187,7 +193,7 @@ void emulate(const char *name, dim3 grid, dim3 block, const std::function<void()
         for (unsigned x : block_order) {
             if (seed()) std::shuffle(order.begin(), order.end(), random);
             blockIdx = dim3(x, y, 0);
-            run_block(order);
+            run_block(order, seed() ? &random : NULL);
         }
     }
     open_memory(false);

@@ -364,9 +364,11 @@ extern "C" int cuda_open(struct device *out, const struct ll_model *model, const
     return LL_OK;
 }
 
+/* GPUs that are there but too old count as none, so that "auto" means the CPU. */
 extern "C" int32_t ll_cuda_devices(void) {
+    struct cudaDeviceProp gpu;
     int count = 0;
-    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+    return find_device(&gpu) == LL_OK && cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
 extern "C" const char *ll_cuda_status(void) {

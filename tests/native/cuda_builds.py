@@ -101,9 +101,11 @@ def shared_folder(factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def gpu_check(library: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """tools/gpu_check.py with a library of choice. A sanitizer's preloaded runtime is not for it."""
+def gpu_check(library: Path | None, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """tools/gpu_check.py with a library of choice, or None for that in use. A sanitizer's preloaded runtime is not for
+    another library."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "LOCALLLM_CPU")}
+    if library is not None:
+        variables["LOCALLLM_LIBRARY"] = str(library)
     command = [sys.executable, str(ROOT / "tools" / "gpu_check.py"), *arguments]
-    environment = {**inherited, "LOCALLLM_LIBRARY": str(library), **variables}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, env={**inherited, **variables}, capture_output=True, text=True)

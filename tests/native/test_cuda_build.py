@@ -27,6 +27,12 @@ def test_it_compiles_and_loads_and_passes_where_there_is_a_gpu(by_nvcc: Path) ->
         assert "not verified" in done.stdout
 
 
+@pytest.mark.gpu
+def test_the_packages_own_device_passes_the_gpu_check() -> None:
+    done = cuda_builds.gpu_check(None)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_it_needs_no_library_of_cuda_or_cxx(by_nvcc: Path) -> None:
     """The CUDA runtime is inside, and nothing reaches for a C++ runtime: one library serves every machine."""
     if shutil.which("nm") is None:

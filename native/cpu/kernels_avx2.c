@@ -17,7 +17,7 @@ INLINE void dot_block(int tokens, enum span span, const uint8_t (*codes)[LANES][
     UNROLL for (int j = 0; j < 8; j++) {
         vi code = vi_load(codes[j]), size = span == SPAN_WIDE ? _mm256_abs_epi8(code) : code;
         UNROLL for (int t = 0; t < tokens; t++) {
-            vi q = vi_set32(load_i32(x->q[t] + 32 * b + 4 * j));
+            vi q = vi_set32(load_i32((tokens == 1 ? x->one : x->q[t]) + 32 * b + 4 * j));
             vi product = _mm256_maddubs_epi16(size, span == SPAN_WIDE ? _mm256_sign_epi8(q, code) : q);
             pairs[t] = j % (int)span ? _mm256_add_epi16(pairs[t], product) : product;
             if ((j + 1) % (int)span == 0) isum[t] = vi_add32(isum[t], vi_madd16(pairs[t], weight[j / 4]));
@@ -65,7 +65,7 @@ INLINE void core(int tokens, enum form form, enum span span, int offset, const s
 #define CORES(name, ...)       \
     CORE(name, 1, __VA_ARGS__) \
     CORE(name, 2, __VA_ARGS__) \
-        CORE(name, 4, __VA_ARGS__) static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4};
+    CORE(name, 4, __VA_ARGS__) static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4};
 CORES(plain_cores_4, FORM_PLAIN, SPAN_4_BITS, 0)
 CORES(plain_cores_5, FORM_PLAIN, SPAN_5_BITS, 0)
 CORES(plain_cores_8, FORM_PLAIN, SPAN_WIDE, 0)

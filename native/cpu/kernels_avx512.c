@@ -21,7 +21,7 @@ INLINE void core(int tokens, enum form form, const struct panel *p, const struct
         vf d = vf_load(p->d[b]), m = vf_load(p->m[b]);
         UNROLL for (int j = 0; j < 8; j++) codes[j] = vi_load(p->codes[b][j]);
         UNROLL for (int t = 0; t < tokens; t++) {
-            const int8_t *q = x->q[t] + 32 * b;
+            const int8_t *q = (tokens == 1 ? x->one : x->q[t]) + 32 * b;
             vf scale = vf_set(x->scale[t][b]);
             if (subs) {
                 vi low = dot_steps(vi_set32(x->half_start[t][2 * b]), codes, q, 0, 4);
@@ -45,10 +45,10 @@ INLINE void core(int tokens, enum form form, const struct panel *p, const struct
     static void form##_##tokens(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld) { \
         core(tokens, form, p, x, count, acc, ld);                                                                 \
     }
-#define CORES(name, form)       \
-    CORE(form, 1)               \
-    CORE(form, 2) CORE(form, 4) \
-        CORE(form, 8) static core_fn *const name[SIZES] = {form##_1, form##_2, form##_4, form##_8};
+#define CORES(name, form) \
+    CORE(form, 1)         \
+    CORE(form, 2)         \
+    CORE(form, 4) CORE(form, 8) static core_fn *const name[SIZES] = {form##_1, form##_2, form##_4, form##_8};
 CORES(plain_cores, FORM_PLAIN)
 CORES(min_cores, FORM_MIN)
 CORES(sub_cores, FORM_SUB)

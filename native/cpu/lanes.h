@@ -11,7 +11,7 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 #endif
 
 INLINE int32_t load_i32(const void *p) {
@@ -68,29 +68,6 @@ INLINE vf vf_negate(vf a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
 /* the half-precision number in the low 16 bits of each lane */
 INLINE vf vf_of_half(vi a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
 
-/* sixteen bytes at p[i], p[i + 4], p[i + 8] and p[i + 12], plus offset */
-INLINE vi load_strided(const uint8_t *const *p, int i, int64_t offset) {
-    __m512i a = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(p[i] + offset)));
-    a = _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(p[i + 4] + offset)), 1);
-    a = _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(p[i + 8] + offset)), 2);
-    return _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(p[i + 12] + offset)), 3);
-}
-
-INLINE __m128i load_four(const uint8_t *const *p, int64_t offset) {
-    __m128i a = _mm_set1_epi32(load_i32(p[0] + offset));
-    a = _mm_mask_set1_epi32(a, 2, load_i32(p[1] + offset));
-    a = _mm_mask_set1_epi32(a, 4, load_i32(p[2] + offset));
-    return _mm_mask_set1_epi32(a, 8, load_i32(p[3] + offset));
-}
-
-/* the four bytes at offset from each row. Not a gather instruction: patched processors take it one by one anyway. */
-INLINE vi gather(const uint8_t *const *p, int64_t offset) {
-    __m512i a = _mm512_castsi128_si512(load_four(p, offset));
-    a = _mm512_inserti32x4(a, load_four(p + 4, offset), 1);
-    a = _mm512_inserti32x4(a, load_four(p + 8, offset), 2);
-    return _mm512_inserti32x4(a, load_four(p + 12, offset), 3);
-}
-
 #else
 
 enum { LANES = 8 };
@@ -138,36 +115,61 @@ INLINE vf vf_of_half(vi a) {
     return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
 }
 
-INLINE vi load_strided(const uint8_t *const *p, int i, int64_t offset) {
-    __m256i a = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(p[i] + offset)));
-    return _mm256_inserti128_si256(a, _mm_loadu_si128((const __m128i *)(p[i + 4] + offset)), 1);
-}
-
-INLINE __m128i load_four(const uint8_t *const *p, int64_t offset) {
-    __m128i a = _mm_set1_epi32(load_i32(p[0] + offset)), b = _mm_set1_epi32(load_i32(p[1] + offset));
-    __m128i c = _mm_set1_epi32(load_i32(p[2] + offset)), d = _mm_set1_epi32(load_i32(p[3] + offset));
-    return _mm_blend_epi32(_mm_blend_epi32(a, b, 2), _mm_blend_epi32(c, d, 8), 12);
-}
-
-INLINE vi gather(const uint8_t *const *p, int64_t offset) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(load_four(p, offset)), load_four(p + 4, offset), 1);
-}
-
 #endif
 
-/* Where LANES rows of weights begin, and the rows that will be read after them. */
-struct rows { const uint8_t *at[LANES], *next; };
+/* LANES rows of weights, `stride` bytes apart, and the address of the rows that will be read after them. */
+struct rows {
+    const uint8_t *first;
+    int64_t stride;
+    uintptr_t next;
+};
 
-INLINE vi load_lanes(const struct rows *p, int64_t offset) { return gather(p->at, offset); }
+/* Row i after p. Addresses are formed where they are used: left to itself the compiler keeps one register per row,
+ * and has too few. */
+INLINE const uint8_t *row_at(const uint8_t *p, int64_t stride, int i) {
+    const uint8_t *fourth = p + (int64_t)(i & ~3) * stride;
+    __asm__("" : "+r"(fourth));
+    return fourth + (i & 3) * stride;
+}
+
+INLINE __m128i load16(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+
+/* sixteen bytes of rows i, i + 4, ... */
+INLINE vi load_fourths(const uint8_t *p, int64_t stride, int i) {
+#if defined(__AVX512F__)
+    __m512i a = _mm512_castsi128_si512(load16(row_at(p, stride, i)));
+    a = _mm512_inserti32x4(a, load16(row_at(p, stride, i + 4)), 1);
+    a = _mm512_inserti32x4(a, load16(row_at(p, stride, i + 8)), 2);
+    return _mm512_inserti32x4(a, load16(row_at(p, stride, i + 12)), 3);
+#else
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(load16(row_at(p, stride, i))),
+                                   load16(row_at(p, stride, i + 4)), 1);
+#endif
+}
+
+/* The four bytes at offset from each row. Not by a gather, which patched processors take one by one, nor by inserts,
+ * which share a port with the transposition (the compiler would choose them, hence volatile), but by stores, which
+ * have ports of their own. Give them time before loading. */
+INLINE void copy_words(struct rows w, int64_t offset, uint32_t to[LANES]) {
+    const uint8_t *p = w.first + offset;
+    UNROLL for (int i = 0; i < LANES; i++) * (volatile uint32_t *)(to + i) = (uint32_t)load_i32(row_at(p, w.stride, i));
+}
+
+INLINE vi load_words(struct rows w, int64_t offset) {
+    _Alignas(64) uint32_t words[LANES];
+    copy_words(w, offset, words);
+    return vi_load(words);
+}
 
 /* Sixteen bytes at offset from each row, transposed: t[j] holds bytes 4 j to 4 j + 3 of every row, a row a lane.
  * So many interleaved rows escape the processor's prefetcher, but the rows after them are one stretch of memory:
  * each call fetches as many bytes of it as it reads. A prefetch beyond a tensor's end does nothing. */
-INLINE void load_columns(const struct rows *p, int64_t offset, vi t[4]) {
-    uintptr_t ahead = (uintptr_t)p->next + (uintptr_t)(LANES * offset);
+INLINE void load_columns(struct rows w, int64_t offset, vi t[4]) {
+    uintptr_t ahead = w.next + (uintptr_t)(LANES * offset);
+    const uint8_t *p = w.first + offset;
     UNROLL for (int i = 0; i < 16 * LANES; i += 64) _mm_prefetch((const char *)(ahead + (uintptr_t)i), _MM_HINT_T1);
-    vi r0 = load_strided(p->at, 0, offset), r1 = load_strided(p->at, 1, offset);
-    vi r2 = load_strided(p->at, 2, offset), r3 = load_strided(p->at, 3, offset);
+    vi r0 = load_fourths(p, w.stride, 0), r1 = load_fourths(p, w.stride, 1);
+    vi r2 = load_fourths(p, w.stride, 2), r3 = load_fourths(p, w.stride, 3);
     vi a = vi_low32(r0, r1), b = vi_low32(r2, r3), c = vi_high32(r0, r1), d = vi_high32(r2, r3);
     t[0] = vi_low64(a, b);
     t[1] = vi_high64(a, b);

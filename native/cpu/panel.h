@@ -17,12 +17,13 @@ struct panel {
     int16_t sub[CHUNK][LANES][2], submin[CHUNK][LANES][2]; /* of the two halves of a block */
 };
 
-/* Blocks [first, first + count) of the rows at p; count <= CHUNK, and CHUNK for the K types. */
-typedef void fill_fn(const struct rows *p, int64_t first, int count, struct panel *out);
+/* Blocks [first, first + count) of the rows; count <= CHUNK, and CHUNK for the K types. */
+typedef void fill_fn(struct rows p, int64_t first, int count, struct panel *out);
 
 /* A few tokens' activations for the columns of a panel, and what every row needs of them. */
 struct tile {
-    int8_t q[TILE][32 * CHUNK];
+    const int8_t *one;                  /* q of a tile of one token */
+    int8_t q[TILE][32 * CHUNK];         /* of more */
     int32_t block_start[TILE][CHUNK];   /* -offset * sum of the block's q: where an integer sum starts */
     int32_t half_start[TILE][2 * CHUNK];
     float scale[TILE][CHUNK];
@@ -63,18 +64,27 @@ INLINE vi fifth_bits(vi word, int step) {
     return vi_where8(vi_shuffle8(word, spread), mask, vi_set8(16));
 }
 
+/* Half-precision scales in the low halves of words, and perhaps minima in the high ones. */
+INLINE void put_scales(uint32_t (*head)[LANES], int count, int has_min, struct panel *out) {
+    for (int b = 0; b < count; b++) {
+        vi words = vi_load(head[b]);
+        vf_store(out->d[b], vf_of_half(words));
+        if (has_min) vf_store(out->m[b], vf_of_half(vi_shr32(words, 16)));
+    }
+}
+
 /* Q4_0, Q4_1, Q5_0 and Q5_1: a scale, perhaps a minimum, perhaps fifth bits, nibbles. */
-INLINE void fill_legacy(const struct rows *p, int64_t first, int count, struct panel *out, int bytes, int has_min,
+INLINE void fill_legacy(struct rows p, int64_t first, int count, struct panel *out, int bytes, int has_min,
                         enum high high) {
+    _Alignas(64) uint32_t head[CHUNK][LANES];
     int at = has_min ? 4 : 2;
     for (int b = 0; b < count; b++) {
         int64_t block = (first + b) * bytes;
-        vi t[4], head = load_lanes(p, block);
+        vi t[4];
+        copy_words(p, block, head[b]);
         load_columns(p, block + at + (high == HIGH_FIFTH ? 4 : 0), t);
-        vf_store(out->d[b], vf_of_half(head));
-        if (has_min) vf_store(out->m[b], vf_of_half(vi_shr32(head, 16)));
-        vi fifth = high == HIGH_FIFTH ? load_lanes(p, block + at) : head;
-        for (int j = 0; j < 4; j++) {
+        vi fifth = high == HIGH_FIFTH ? load_words(p, block + at) : t[0];
+        UNROLL for (int j = 0; j < 4; j++) {
             vi low = low_nibbles(t[j]), top = high_nibbles(t[j]);
             if (high == HIGH_FIFTH) {
                 low = vi_or(low, fifth_bits(fifth, j));
@@ -84,31 +94,34 @@ INLINE void fill_legacy(const struct rows *p, int64_t first, int count, struct p
             vi_store(out->codes[b][j + 4], top);
         }
     }
+    put_scales(head, count, has_min, out);
 }
 
-static void fill_Q4_0(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q4_0(struct rows p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q4_0), 0, LOW_ONLY);
 }
-static void fill_Q4_1(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q4_1(struct rows p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q4_1), 1, LOW_ONLY);
 }
-static void fill_Q5_0(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q5_0(struct rows p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q5_0), 0, HIGH_FIFTH);
 }
-static void fill_Q5_1(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q5_1(struct rows p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q5_1), 1, HIGH_FIFTH);
 }
 
-static void fill_Q8_0(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q8_0(struct rows p, int64_t first, int count, struct panel *out) {
+    _Alignas(64) uint32_t head[CHUNK][LANES];
     for (int b = 0; b < count; b++) {
         int64_t block = (first + b) * (int64_t)sizeof(struct q8_0);
-        vf_store(out->d[b], vf_of_half(load_lanes(p, block)));
-        for (int half = 0; half < 2; half++) {
+        copy_words(p, block, head[b]);
+        UNROLL for (int half = 0; half < 2; half++) {
             vi t[4];
             load_columns(p, block + 2 + 16 * half, t);
             for (int j = 0; j < 4; j++) vi_store(out->codes[b][4 * half + j], vi_sub8(t[j], vi_set8(WIDE_OFFSET)));
         }
     }
+    put_scales(head, count, 0, out);
 }
 
 /* What the sixteen indexes of a four-bit type stand for, plus the type's offset. */
@@ -116,7 +129,7 @@ INLINE vi code_table(const int8_t *codes, int offset) {
     return vi_sub8(vi_repeat128(_mm_loadu_si128((const __m128i *)codes)), vi_set8(-offset));
 }
 
-INLINE void put_looked_up(const struct rows *p, int64_t at, vi table, uint8_t (*codes)[LANES][4]) {
+INLINE void put_looked_up(struct rows p, int64_t at, vi table, uint8_t (*codes)[LANES][4]) {
     vi t[4];
     load_columns(p, at, t);
     for (int j = 0; j < 4; j++) {
@@ -125,25 +138,31 @@ INLINE void put_looked_up(const struct rows *p, int64_t at, vi table, uint8_t (*
     }
 }
 
-static void fill_IQ4_NL(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_IQ4_NL(struct rows p, int64_t first, int count, struct panel *out) {
+    _Alignas(64) uint32_t head[CHUNK][LANES];
     vi table = code_table(iq4_codes, WIDE_OFFSET);
     for (int b = 0; b < count; b++) {
         int64_t block = (first + b) * (int64_t)sizeof(struct iq4_nl);
-        vf_store(out->d[b], vf_of_half(load_lanes(p, block)));
+        copy_words(p, block, head[b]);
         put_looked_up(p, block + 2, table, out->codes[b]);
     }
+    put_scales(head, count, 0, out);
 }
 
 enum { MXFP4_OFFSET = 12 };
 
-static void fill_MXFP4(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_MXFP4(struct rows p, int64_t first, int count, struct panel *out) {
+    _Alignas(64) uint32_t head[CHUNK][LANES];
     vi table = code_table(mxfp4_codes, MXFP4_OFFSET);
     for (int b = 0; b < count; b++) {
         int64_t block = (first + b) * (int64_t)sizeof(struct mxfp4);
-        vi e = vi_and(load_lanes(p, block), vi_set32(255)), two = vi_set32(2);
+        copy_words(p, block, head[b]);
+        put_looked_up(p, block + 1, table, out->codes[b]);
+    }
+    for (int b = 0; b < count; b++) {
+        vi e = vi_and(vi_load(head[b]), vi_set32(255)), two = vi_set32(2);
         vi tiny = vi_shlv32(vi_set32(0x00200000), e), usual = vi_shl32(vi_sub32(e, vi_set32(1)), 23);
         vf_store(out->d[b], vf_bits(vi_if_less32(e, two, tiny, usual)));
-        put_looked_up(p, block + 1, table, out->codes[b]);
     }
 }
 
@@ -159,14 +178,14 @@ INLINE vi sub_pair(const vi s[4], int b) {
 INLINE vf byte_float(vi s, int n) { return vf_of(vi_and(vi_shr32(s, 8 * n), vi_set32(255))); }
 
 /* 32 bytes of every row: the eight steps of a block. */
-INLINE void load_steps(const struct rows *p, int64_t at, vi t[8]) {
+INLINE void load_steps(struct rows p, int64_t at, vi t[8]) {
     load_columns(p, at, t);
     load_columns(p, at + 16, t + 4);
 }
 
-static void fill_Q2_K(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q2_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q2_k);
-    vi head = load_lanes(p, at + 80), s[4], low[4], high[4];
+    vi head = load_words(p, at + 80), s[4], low[4], high[4];
     vf d = vf_of_half(head), m = vf_negate(vf_of_half(vi_shr32(head, 16)));
     load_columns(p, at, s);
     for (int i = 0; i < 4; i++) {
@@ -176,8 +195,8 @@ static void fill_Q2_K(const struct rows *p, int64_t first, int count, struct pan
     for (int half = 0; half < 2; half++) {
         vi q[8];
         load_steps(p, at + 16 + 32 * half, q);
-        for (int i = 0; i < 4; i++)
-            for (int j = 0; j < 8; j++) vi_store(out->codes[4 * half + i][j], move_bits(q[j], 2 * i, 0, 3));
+        UNROLL for (int i = 0; i < 4; i++) UNROLL for (int j = 0; j < 8; j++)
+            vi_store(out->codes[4 * half + i][j], move_bits(q[j], 2 * i, 0, 3));
     }
     for (int b = 0; b < count; b++) {
         vf_store(out->d[b], d);
@@ -187,10 +206,10 @@ static void fill_Q2_K(const struct rows *p, int64_t first, int count, struct pan
     }
 }
 
-static void fill_Q3_K(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q3_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q3_k);
-    vf d = vf_of_half(vi_shr32(load_lanes(p, at + 106), 16));
-    vi l0 = load_lanes(p, at + 96), l1 = load_lanes(p, at + 100), top = load_lanes(p, at + 104), s[4], h[8];
+    vf d = vf_of_half(vi_shr32(load_words(p, at + 106), 16));
+    vi l0 = load_words(p, at + 96), l1 = load_words(p, at + 100), top = load_words(p, at + 104), s[4], h[8];
     for (int i = 0; i < 4; i++) {
         vi low = move_bits(i % 2 ? l1 : l0, 4 * (i / 2), 0, 15);
         s[i] = vi_sub8(vi_or(low, move_bits(top, 2 * i, 4, 48)), vi_set8(32));
@@ -199,11 +218,10 @@ static void fill_Q3_K(const struct rows *p, int64_t first, int count, struct pan
     for (int half = 0; half < 2; half++) {
         vi q[8];
         load_steps(p, at + 32 + 32 * half, q);
-        for (int i = 0; i < 4; i++)
-            for (int j = 0; j < 8; j++) {
-                vi code = vi_or(move_bits(q[j], 2 * i, 0, 3), move_bits(h[j], 4 * half + i, 2, 4));
-                vi_store(out->codes[4 * half + i][j], code);
-            }
+        UNROLL for (int i = 0; i < 4; i++) UNROLL for (int j = 0; j < 8; j++) {
+            vi code = vi_or(move_bits(q[j], 2 * i, 0, 3), move_bits(h[j], 4 * half + i, 2, 4));
+            vi_store(out->codes[4 * half + i][j], code);
+        }
     }
     for (int b = 0; b < count; b++) {
         vf_store(out->d[b], d);
@@ -212,7 +230,7 @@ static void fill_Q3_K(const struct rows *p, int64_t first, int count, struct pan
 }
 
 /* The twelve bytes of six-bit scales and minima that Q4_K and Q5_K share, and their two half-precision factors. */
-INLINE void put_k_scales(const struct rows *p, int64_t at, int count, struct panel *out) {
+INLINE void put_k_scales(struct rows p, int64_t at, int count, struct panel *out) {
     vi t[4], scale[2], min[2];
     load_columns(p, at, t);
     vf d = vf_of_half(t[0]), m = vf_negate(vf_of_half(vi_shr32(t[0], 16)));
@@ -226,20 +244,20 @@ INLINE void put_k_scales(const struct rows *p, int64_t at, int count, struct pan
     }
 }
 
-static void fill_Q4_K(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q4_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q4_k);
     put_k_scales(p, at, count, out);
     for (int pair = 0; pair < 4; pair++) {
         vi q[8];
         load_steps(p, at + 16 + 32 * pair, q);
-        for (int j = 0; j < 8; j++) {
+        UNROLL for (int j = 0; j < 8; j++) {
             vi_store(out->codes[2 * pair][j], low_nibbles(q[j]));
             vi_store(out->codes[2 * pair + 1][j], high_nibbles(q[j]));
         }
     }
 }
 
-static void fill_Q5_K(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q5_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q5_k);
     vi h[8];
     put_k_scales(p, at, count, out);
@@ -247,16 +265,16 @@ static void fill_Q5_K(const struct rows *p, int64_t first, int count, struct pan
     for (int pair = 0; pair < 4; pair++) {
         vi q[8];
         load_steps(p, at + 48 + 32 * pair, q);
-        for (int j = 0; j < 8; j++) {
+        UNROLL for (int j = 0; j < 8; j++) {
             vi_store(out->codes[2 * pair][j], vi_or(low_nibbles(q[j]), move_bits(h[j], 2 * pair, 4, 16)));
             vi_store(out->codes[2 * pair + 1][j], vi_or(high_nibbles(q[j]), move_bits(h[j], 2 * pair + 1, 4, 16)));
         }
     }
 }
 
-static void fill_Q6_K(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_Q6_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q6_k);
-    vf d = vf_of_half(vi_shr32(load_lanes(p, at + 206), 16));
+    vf d = vf_of_half(vi_shr32(load_words(p, at + 206), 16));
     vi s[4];
     load_columns(p, at + 192, s);
     for (int half = 0; half < 2; half++) {
@@ -265,7 +283,7 @@ static void fill_Q6_K(const struct rows *p, int64_t first, int count, struct pan
         for (int i = 0; i < 2; i++) {
             vi q[8];
             load_steps(p, at + 64 * half + 32 * i, q);
-            for (int j = 0; j < 8; j++) {
+            UNROLL for (int j = 0; j < 8; j++) {
                 vi low = vi_or(low_nibbles(q[j]), move_bits(h[j], 2 * i, 4, 48));
                 vi top = vi_or(high_nibbles(q[j]), move_bits(h[j], 2 * i + 4, 4, 48));
                 vi_store(out->codes[4 * half + i][j], low);
@@ -279,9 +297,9 @@ static void fill_Q6_K(const struct rows *p, int64_t first, int count, struct pan
     }
 }
 
-static void fill_IQ4_XS(const struct rows *p, int64_t first, int count, struct panel *out) {
+static void fill_IQ4_XS(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct iq4_xs);
-    vi head = load_lanes(p, at), low = load_lanes(p, at + 4), table = code_table(iq4_codes, WIDE_OFFSET);
+    vi head = load_words(p, at), low = load_words(p, at + 4), table = code_table(iq4_codes, WIDE_OFFSET);
     vf d = vf_of_half(head);
     for (int b = 0; b < count; b++) {
         vi four = vi_and(vi_shr32(low, 4 * b), vi_set32(15)), two = vi_and(vi_shr32(head, 16 + 2 * b), vi_set32(3));

@@ -20,12 +20,14 @@ struct format {
     fill_fn *fill;
     core_fn *const *cores; /* for 1, 2, 4, ... TILE tokens */
     int32_t offset;        /* of the panel's codes */
+    int32_t chunk_bytes;   /* of a row's 256 columns */
 };
 
 struct work {
     struct panel panels[PANELS];
     struct tile tile;
-    float acc[]; /* (tokens, panels, LANES) */
+    uint8_t staged[LANES][CHUNK * sizeof(struct q8_0)]; /* the widest */
+    _Alignas(64) float acc[]; /* (tokens, panels, LANES) */
 };
 
 static int64_t scratch(int32_t k, int32_t n) {
@@ -36,16 +38,17 @@ static int64_t scratch(int32_t k, int32_t n) {
 static void load_tile(const struct activations *a, int64_t token, int tokens, int64_t first, int count, int32_t offset,
                       struct tile *x) {
     __m256i minus = _mm256_set1_epi16((short)-offset), minus32 = _mm256_set1_epi32(-offset);
+    x->one = a->q + token * a->k + 32 * first;
     for (int t = 0; t < tokens; t++) {
         int64_t block = (token + t) * (a->k / 32) + first;
         if (count == CHUNK) {
-            memcpy(x->q[t], a->q + 32 * block, sizeof x->q[t]);
+            if (tokens > 1) memcpy(x->q[t], a->q + 32 * block, sizeof x->q[t]);
             memcpy(x->scale[t], a->scale + block, sizeof x->scale[t]);
             memcpy(x->sums[t], a->sums + 2 * block, sizeof x->sums[t]);
         } else {
             memset(x->scale[t], 0, sizeof x->scale[t]);
             memset(x->sums[t], 0, sizeof x->sums[t]);
-            memcpy(x->q[t], a->q + 32 * block, 32 * (size_t)count);
+            if (tokens > 1) memcpy(x->q[t], a->q + 32 * block, 32 * (size_t)count);
             memcpy(x->scale[t], a->scale + block, sizeof(float) * (size_t)count);
             memcpy(x->sums[t], a->sums + 2 * block, 2 * sizeof(int16_t) * (size_t)count);
         }
@@ -60,13 +63,23 @@ static void load_tile(const struct activations *a, int64_t token, int tokens, in
     }
 }
 
-/* Lanes beyond the last row repeat it. */
+/* The last rows, when they are fewer than the lanes, are copied to where reading LANES rows is allowed. */
+static struct rows stage_rows(const uint8_t *w, int64_t row_bytes, int32_t rows, int64_t bytes, struct work *work) {
+    for (int32_t i = 0; i < rows; i++) memcpy(work->staged[i], w + i * row_bytes, (size_t)bytes);
+    return (struct rows){work->staged[0], (int64_t)sizeof work->staged[0], (uintptr_t)work->staged};
+}
+
 static void fill_panels(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows, int64_t first,
-                        int count, struct panel *panels) {
-    for (int32_t r = 0; r < rows; r += LANES, panels++) {
-        struct rows here = {.next = w + (r + rows) * row_bytes};
-        for (int32_t i = 0; i < LANES; i++) here.at[i] = w + (r + i < rows ? r + i : rows - 1) * row_bytes;
-        f->fill(&here, first, count, panels);
+                        int count, struct work *work) {
+    struct panel *panel = work->panels;
+    for (int32_t r = 0; r < rows; r += LANES, panel++, w += LANES * row_bytes) {
+        if (rows - r >= LANES) {
+            f->fill((struct rows){w, row_bytes, (uintptr_t)w + (uintptr_t)(rows * row_bytes)}, first, count, panel);
+        } else {
+            const uint8_t *from = w + first * f->chunk_bytes / CHUNK;
+            f->fill(stage_rows(from, row_bytes, rows - r, (int64_t)count * f->chunk_bytes / CHUNK, work), 0, count,
+                    panel);
+        }
     }
 }
 
@@ -82,7 +95,7 @@ static void matmul_blocks(const struct format *f, const uint8_t *w, int64_t row_
         memset(work->acc, 0, sizeof(float) * (size_t)a->n * (size_t)ld);
         for (int32_t first = 0; first < blocks; first += CHUNK) {
             int count = blocks - first < CHUNK ? blocks - first : CHUNK;
-            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, work->panels);
+            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, work);
             for (int32_t t = 0, size = SIZES - 1; t < a->n; t += 1 << size) {
                 while (a->n - t < 1 << size) size--;
                 load_tile(a, t, 1 << size, first, count, f->offset, &work->tile);
@@ -184,10 +197,10 @@ INLINE void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int
 
 /* ---- the table ---- */
 
-#define BLOCKS(type, class, code_offset)                                                                      \
+#define BLOCKS(type, class, code_offset, bytes)                                                               \
     static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \
                               float *out, int64_t ld_out, void *work) {                                       \
-        static const struct format format = {fill_##type, class, code_offset};                                \
+        static const struct format format = {fill_##type, class, code_offset, bytes};                         \
         matmul_blocks(&format, w, row_bytes, rows, a, out, ld_out, work);                                     \
     }
 #define FLOATS(type)                                                                                          \
@@ -196,19 +209,19 @@ INLINE void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int
         (void)work;                                                                                           \
         matmul_floats(LL_##type, w, row_bytes, rows, a, out, ld_out);                                         \
     }
-BLOCKS(Q4_0, plain_cores_4, 8)
-BLOCKS(Q4_1, min_cores_4, 0)
-BLOCKS(Q5_0, plain_cores_5, 16)
-BLOCKS(Q5_1, min_cores_5, 0)
-BLOCKS(Q8_0, plain_cores_8, WIDE_OFFSET)
-BLOCKS(Q2_K, submin_cores_2, 0)
-BLOCKS(Q3_K, sub_cores_3, 4)
-BLOCKS(Q4_K, min_cores_4, 0)
-BLOCKS(Q5_K, min_cores_5, 0)
-BLOCKS(Q6_K, sub_cores_6, 32)
-BLOCKS(IQ4_NL, plain_cores_8, WIDE_OFFSET)
-BLOCKS(IQ4_XS, plain_cores_8, WIDE_OFFSET)
-BLOCKS(MXFP4, plain_cores_5, MXFP4_OFFSET)
+BLOCKS(Q4_0, plain_cores_4, 8, CHUNK * sizeof(struct q4_0))
+BLOCKS(Q4_1, min_cores_4, 0, CHUNK * sizeof(struct q4_1))
+BLOCKS(Q5_0, plain_cores_5, 16, CHUNK * sizeof(struct q5_0))
+BLOCKS(Q5_1, min_cores_5, 0, CHUNK * sizeof(struct q5_1))
+BLOCKS(Q8_0, plain_cores_8, WIDE_OFFSET, CHUNK * sizeof(struct q8_0))
+BLOCKS(Q2_K, submin_cores_2, 0, sizeof(struct q2_k))
+BLOCKS(Q3_K, sub_cores_3, 4, sizeof(struct q3_k))
+BLOCKS(Q4_K, min_cores_4, 0, sizeof(struct q4_k))
+BLOCKS(Q5_K, min_cores_5, 0, sizeof(struct q5_k))
+BLOCKS(Q6_K, sub_cores_6, 32, sizeof(struct q6_k))
+BLOCKS(IQ4_NL, plain_cores_8, WIDE_OFFSET, CHUNK * sizeof(struct iq4_nl))
+BLOCKS(IQ4_XS, plain_cores_8, WIDE_OFFSET, sizeof(struct iq4_xs))
+BLOCKS(MXFP4, plain_cores_5, MXFP4_OFFSET, CHUNK * sizeof(struct mxfp4))
 FLOATS(F32)
 FLOATS(F16)
 FLOATS(BF16)

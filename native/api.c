@@ -42,7 +42,8 @@ int ll_runner_open(ll_runner **out, const ll_model *model, const ll_runner_confi
     ll_runner *r = calloc(1, sizeof *r);
     void *scratch = malloc(sample_scratch(model->view.n_vocab));
     int status = r && scratch ? LL_OK : fail(LL_ENOMEM, "no memory for a runner");
-    if (!status) status = config->device == LL_CUDA ? cuda_open(&r->device, model, config) : cpu_open(&r->device, model, config);
+    if (!status)
+        status = config->device == LL_CUDA ? cuda_open(&r->device, model, config) : cpu_open(&r->device, model, config);
     if (status) {
         free(scratch);
         free(r);
@@ -68,7 +69,8 @@ int32_t ll_runner_threads(const ll_runner *runner) { return runner->device.threa
 
 static int check_row(const ll_runner *r, const ll_batch *b, int32_t row) {
     int32_t count = b->row_start[row + 1] - b->row_start[row], size = r->config.block_size;
-    if (count < 1) return fail(LL_EINVAL, "batch.row_start: expected at least one token in row %d, found %d", row, count);
+    if (count < 1)
+        return fail(LL_EINVAL, "batch.row_start: expected at least one token in row %d, found %d", row, count);
     if (b->row_pos[row] < 0 || b->row_pos[row] > INT32_MAX - count)
         return fail(LL_EINVAL, "batch.row_pos: row %d starts at %d", row, b->row_pos[row]);
     int32_t blocks = (b->row_pos[row] + count - 1) / size + 1;

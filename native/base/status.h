@@ -9,9 +9,9 @@ __attribute__((format(printf, 2, 3)))
 #endif
 int fail(int code, const char *format, ...); /* records the sentence; returns `code` */
 
-#define TRY(call)                        \
-    do {                                 \
-        int try_status = (call);         \
+#define TRY(call)                          \
+    do {                                   \
+        int try_status = (call);           \
         if (try_status) return try_status; \
     } while (0)
 

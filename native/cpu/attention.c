@@ -36,7 +36,8 @@ static void visible(int32_t position, int32_t window, int32_t start, int32_t siz
 static void load_block(const struct cpu *c, int32_t block, int32_t layer, int32_t value, int32_t head, int32_t slots,
                        int32_t head_dim, float *out) {
     const uint8_t *from = c->pool + kv_offset(&c->kv, block, layer, value, head);
-    for (int32_t j = 0; j < slots; j++) c->row->load(c->kv.type, head_dim, from + j * c->kv.row_bytes, out + j * head_dim);
+    for (int32_t j = 0; j < slots; j++)
+        c->row->load(c->kv.type, head_dim, from + j * c->kv.row_bytes, out + j * head_dim);
 }
 
 static void fold_block(const struct attend *w, const struct tile *tile, int32_t head, int32_t start, const float *keys,

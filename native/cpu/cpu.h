@@ -10,9 +10,7 @@
 enum { ATTEND_TILE = 16 }; /* tokens of one row that share the conversion of a KV block */
 
 /* Tokens of one row that are attended together. */
-struct tile {
-    int32_t row, first, count; /* tokens [first, first + count) of the batch */
-};
+struct tile { int32_t row, first, count; /* tokens [first, first + count) of the batch */ };
 
 struct cpu {
     const struct kernels *kernels;
@@ -48,7 +46,9 @@ void cpu_attend(void *dev, const struct model *m, int32_t layer, const struct st
 int64_t tile_floats(int32_t max_tokens);
 
 /* A worker's scratch: the products' own, then the operation's. Both aligned to 64. */
-static inline void *matmul_scratch(const struct cpu *c, int32_t worker) { return c->scratch + worker * c->scratch_bytes; }
+static inline void *matmul_scratch(const struct cpu *c, int32_t worker) {
+    return c->scratch + worker * c->scratch_bytes;
+}
 static inline float *op_scratch(const struct cpu *c, int32_t worker) {
     return (float *)(void *)(c->scratch + worker * c->scratch_bytes + c->matmul_bytes);
 }

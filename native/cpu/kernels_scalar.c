@@ -100,8 +100,9 @@ static void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int
         matmul_floats(LL_##type, w, row_bytes, rows, a, out, ld_out, work);                                   \
     }
 BLOCKS(Q4_0)
-BLOCKS(Q4_1) BLOCKS(Q5_0) BLOCKS(Q5_1) BLOCKS(Q8_0) BLOCKS(Q2_K) BLOCKS(Q3_K) BLOCKS(Q4_K) BLOCKS(Q5_K) BLOCKS(Q6_K)
-    BLOCKS(IQ4_NL) BLOCKS(IQ4_XS) BLOCKS(MXFP4) FLOATS(F32) FLOATS(F16) FLOATS(BF16)
+BLOCKS(Q4_1)
+BLOCKS(Q5_0) BLOCKS(Q5_1) BLOCKS(Q8_0) BLOCKS(Q2_K) BLOCKS(Q3_K) BLOCKS(Q4_K) BLOCKS(Q5_K) BLOCKS(Q6_K) BLOCKS(IQ4_NL)
+    BLOCKS(IQ4_XS) BLOCKS(MXFP4) FLOATS(F32) FLOATS(F16) FLOATS(BF16)
 
 #define ENTRY(type) [LL_##type] = matmul_##type
         const struct kernels kernels_scalar = {

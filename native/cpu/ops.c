@@ -51,7 +51,8 @@ static void prepare_token(void *arg, int32_t t, int32_t worker) {
         x = normed;
     }
     if (in->quantized)
-        c->kernels->quantize(k, x, c->q + (int64_t)t * k, c->scale + (int64_t)t * (k / 32), c->sums + (int64_t)t * (k / 16));
+        c->kernels->quantize(k, x, c->q + (int64_t)t * k, c->scale + (int64_t)t * (k / 32),
+                             c->sums + (int64_t)t * (k / 16));
 }
 
 static bool any_quantized(const struct linear *const *w, int32_t count) {
@@ -108,8 +109,10 @@ static void product_item(void *arg, int32_t item, int32_t worker) {
         row->swiglu(p->in.n * rows, tile, up);
     }
     for (int32_t t = 0; t < p->in.n; t++) {
-        if (p->use == ADD) row->add(rows, tile + (int64_t)t * rows, out + (int64_t)t * total);
-        else memcpy(out + (int64_t)t * total, tile + (int64_t)t * rows, (size_t)rows * sizeof *out);
+        if (p->use == ADD)
+            row->add(rows, tile + (int64_t)t * rows, out + (int64_t)t * total);
+        else
+            memcpy(out + (int64_t)t * total, tile + (int64_t)t * rows, (size_t)rows * sizeof *out);
     }
 }
 
@@ -156,7 +159,11 @@ static void cpu_embed(void *dev, const struct model *m, const struct step *s, fl
 static void cpu_norm_qkv(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
                          float *q, float *k, float *v) {
     struct product p = {.cpu = dev, .use = STORE, .count = 3, .w = {&l->q, &l->k, &l->v}, .out = {q, k, v}};
-    struct input in = {.cpu = dev, .x = x, .norm = l->attn_norm, .eps = m->norm_eps, .out.k = m->n_embd,
+    struct input in = {.cpu = dev,
+                       .x = x,
+                       .norm = l->attn_norm,
+                       .eps = m->norm_eps,
+                       .out.k = m->n_embd,
                        .quantized = any_quantized(p.w, 3)};
     prepare(&in, s->batch.n_tokens);
     p.in = in.out;
@@ -174,7 +181,11 @@ static void cpu_linear_add(void *dev, const struct linear *w, const struct step 
 static void cpu_norm_glu(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
                          float *h) {
     struct product p = {.cpu = dev, .use = GLU, .count = 1, .w = {&l->gate, &l->up}, .out = {h}};
-    struct input in = {.cpu = dev, .x = x, .norm = l->ffn_norm, .eps = m->norm_eps, .out.k = m->n_embd,
+    struct input in = {.cpu = dev,
+                       .x = x,
+                       .norm = l->ffn_norm,
+                       .eps = m->norm_eps,
+                       .out.k = m->n_embd,
                        .quantized = any_quantized(p.w, 2)};
     prepare(&in, s->batch.n_tokens);
     p.in = in.out;
@@ -183,8 +194,13 @@ static void cpu_norm_glu(void *dev, const struct model *m, const struct layer *l
 
 static void cpu_head(void *dev, const struct model *m, const struct step *s, const float *x, float *logits) {
     struct product p = {.cpu = dev, .use = STORE, .count = 1, .w = {&m->head}, .out = {logits}};
-    struct input in = {.cpu = dev, .x = x, .pick = s->batch.samples, .norm = m->out_norm, .eps = m->norm_eps,
-                       .out.k = m->n_embd, .quantized = any_quantized(p.w, 1)};
+    struct input in = {.cpu = dev,
+                       .x = x,
+                       .pick = s->batch.samples,
+                       .norm = m->out_norm,
+                       .eps = m->norm_eps,
+                       .out.k = m->n_embd,
+                       .quantized = any_quantized(p.w, 1)};
     prepare(&in, s->batch.n_samples);
     p.in = in.out;
     run(&p);

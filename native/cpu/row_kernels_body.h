@@ -13,7 +13,8 @@ static void norm(int32_t n, const float *x, const float *w, float eps, float *ou
     }
     v16 scale = v16_set(1.0f / sqrtf(v16_sum(sum) / (float)n + eps));
     for (i = 0; i + 16 <= n; i += 16) v16_store(out + i, v16_mul(v16_mul(v16_load(x + i), scale), v16_load(w + i)));
-    if (rest) v16_store_part(out + i, v16_mul(v16_mul(v16_load_part(x + i, rest), scale), v16_load_part(w + i, rest)), rest);
+    if (rest)
+        v16_store_part(out + i, v16_mul(v16_mul(v16_load_part(x + i, rest), scale), v16_load_part(w + i, rest)), rest);
 }
 
 static void add(int32_t n, const float *in, float *x) {
@@ -90,19 +91,19 @@ static void read_bf16(int32_t n, const uint16_t *row, float *x) {
 
 static void store(int32_t type, int32_t n, const float *x, void *row) {
     switch (type) {
-        case LL_F16: write_f16(n, x, row); break;
-        case LL_BF16: write_bf16(n, x, row); break;
-        case LL_Q8_0: write_q8_0(n, x, row); break;
-        default: memcpy(row, x, (size_t)n * sizeof *x);
+    case LL_F16: write_f16(n, x, row); break;
+    case LL_BF16: write_bf16(n, x, row); break;
+    case LL_Q8_0: write_q8_0(n, x, row); break;
+    default: memcpy(row, x, (size_t)n * sizeof *x);
     }
 }
 
 static void load(int32_t type, int32_t n, const void *row, float *x) {
     switch (type) {
-        case LL_F16: read_f16(n, row, x); break;
-        case LL_BF16: read_bf16(n, row, x); break;
-        case LL_Q8_0: read_q8_0(n, row, x); break;
-        default: memcpy(x, row, (size_t)n * sizeof *x);
+    case LL_F16: read_f16(n, row, x); break;
+    case LL_BF16: read_bf16(n, row, x); break;
+    case LL_Q8_0: read_q8_0(n, row, x); break;
+    default: memcpy(x, row, (size_t)n * sizeof *x);
     }
 }
 

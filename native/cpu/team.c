@@ -95,8 +95,10 @@ static void open_gate(struct team *t) {
 static void shut_gate(struct team *t) {
     atomic_fetch_and_explicit(&t->gate, ~(unsigned)OPEN, memory_order_relaxed);
     for (int i = 0; atomic_load_explicit(&t->gate, memory_order_acquire) & INSIDE_MASK; i++) {
-        if (i < SPINS_BEFORE_YIELD) relax();
-        else sched_yield(); /* a worker has lost its core in the middle of an item: give it ours */
+        if (i < SPINS_BEFORE_YIELD)
+            relax();
+        else
+            sched_yield(); /* a worker has lost its core in the middle of an item: give it ours */
     }
 }
 

@@ -35,8 +35,7 @@ V16_INLINE void v16_store_half(uint16_t *p, v16 a) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 V16_INLINE v16 v16_load_bf16(const uint16_t *p) {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 /* Folds lanes 8 apart, then 4, 2, 1. */
 V16_INLINE float v16_sum(v16 a) {
@@ -50,9 +49,7 @@ V16_INLINE float v16_sum(v16 a) {
 #include <immintrin.h>
 #define V16_INLINE static inline __attribute__((always_inline))
 
-typedef struct {
-    __m256 lo, hi;
-} v16;
+typedef struct { __m256 lo, hi; } v16;
 
 V16_INLINE v16 v16_set(float x) { return (v16){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 V16_INLINE v16 v16_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -99,9 +96,7 @@ V16_INLINE float v16_sum(v16 a) {
 #else /* the specification */
 #define V16_INLINE static inline
 
-typedef struct {
-    float lane[16];
-} v16;
+typedef struct { float lane[16]; } v16;
 
 #define V16_LANES(value)                                  \
     do {                                                  \

@@ -1,3 +1,4 @@
+/* The only reader of a file's bytes while it is parsed: every read is bounded, every refusal says where. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* A sorted index of names, for finding keys and tensors and for refusing doubles. A file cannot choose collisions. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -22,15 +22,39 @@ enum {
 
 /* Tensor types, numbered as in GGUF files. */
 enum {
-    LL_F32 = 0, LL_F16 = 1, LL_Q4_0 = 2, LL_Q4_1 = 3, LL_Q5_0 = 6, LL_Q5_1 = 7, LL_Q8_0 = 8,
-    LL_Q2_K = 10, LL_Q3_K = 11, LL_Q4_K = 12, LL_Q5_K = 13, LL_Q6_K = 14,
-    LL_IQ4_NL = 20, LL_IQ4_XS = 23, LL_BF16 = 30, LL_MXFP4 = 39, LL_TYPE_LIMIT = 40
+    LL_F32 = 0,
+    LL_F16 = 1,
+    LL_Q4_0 = 2,
+    LL_Q4_1 = 3,
+    LL_Q5_0 = 6,
+    LL_Q5_1 = 7,
+    LL_Q8_0 = 8,
+    LL_Q2_K = 10,
+    LL_Q3_K = 11,
+    LL_Q4_K = 12,
+    LL_Q5_K = 13,
+    LL_Q6_K = 14,
+    LL_IQ4_NL = 20,
+    LL_IQ4_XS = 23,
+    LL_BF16 = 30,
+    LL_MXFP4 = 39,
+    LL_TYPE_LIMIT = 40
 };
 
 /* Types of a metadata value, numbered as in GGUF files. */
 enum {
-    LL_KV_UINT8 = 0, LL_KV_INT8 = 1, LL_KV_UINT16 = 2, LL_KV_INT16 = 3, LL_KV_UINT32 = 4, LL_KV_INT32 = 5,
-    LL_KV_FLOAT32 = 6, LL_KV_BOOL = 7, LL_KV_STRING = 8, LL_KV_ARRAY = 9, LL_KV_UINT64 = 10, LL_KV_INT64 = 11,
+    LL_KV_UINT8 = 0,
+    LL_KV_INT8 = 1,
+    LL_KV_UINT16 = 2,
+    LL_KV_INT16 = 3,
+    LL_KV_UINT32 = 4,
+    LL_KV_INT32 = 5,
+    LL_KV_FLOAT32 = 6,
+    LL_KV_BOOL = 7,
+    LL_KV_STRING = 8,
+    LL_KV_ARRAY = 9,
+    LL_KV_UINT64 = 10,
+    LL_KV_INT64 = 11,
     LL_KV_FLOAT64 = 12
 };
 
@@ -149,8 +173,8 @@ int ll_forward(ll_runner *runner, const ll_batch *batch);
 int ll_logits(ll_runner *runner, float *out);
 /* Draws n tokens from the last step's logits. tokens (n), logprobs (n), top_ids and top_logprobs (n, max_top). A row
  * whose logits are not finite, or whose mask allows nothing, gets the token -1. */
-int ll_sample(ll_runner *runner, const ll_sampling *rows, int32_t n, int32_t max_top, int32_t *tokens,
-              float *logprobs, int32_t *top_ids, float *top_logprobs);
+int ll_sample(ll_runner *runner, const ll_sampling *rows, int32_t n, int32_t max_top, int32_t *tokens, float *logprobs,
+              int32_t *top_ids, float *top_logprobs);
 
 /* ---- the machine ---- */
 

@@ -295,8 +295,17 @@ void ll_model_close(ll_model *model) {
 void ll_model_get_info(const ll_model *model, ll_model_info *out) {
     const struct model *v = &model->view;
     *out = (ll_model_info){
-        .arch = model->arch, .n_layers = v->n_layers, .n_ctx = v->n_ctx, .n_embd = v->n_embd, .n_ff = v->n_ff,
-        .n_vocab = v->n_vocab, .n_heads = v->n_heads, .n_kv_heads = v->n_kv_heads, .head_dim = v->head_dim,
-        .weight_bytes = model->weight_bytes, .n_params = model->n_params, .main_type = model->main_type,
+        .arch = model->arch,
+        .n_layers = v->n_layers,
+        .n_ctx = v->n_ctx,
+        .n_embd = v->n_embd,
+        .n_ff = v->n_ff,
+        .n_vocab = v->n_vocab,
+        .n_heads = v->n_heads,
+        .n_kv_heads = v->n_kv_heads,
+        .head_dim = v->head_dim,
+        .weight_bytes = model->weight_bytes,
+        .n_params = model->n_params,
+        .main_type = model->main_type,
     };
 }

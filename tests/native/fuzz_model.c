@@ -1,6 +1,6 @@
-/* Fuzz target of everything behind the parser: a file that opens as a model must run. Mutants of whole tiny models are
- * opened, planned, given a small KV pool, and put through prefill and decode with sampling; what the weights have become
- * may make nonsense of the numbers, never of the memory. Linked against the library built with
+/* Fuzz target of everything behind the parser: a file that opens as a model must run. Mutants of whole tiny models
+ * are opened, planned, given a small KV pool, and put through prefill and decode with sampling; what the weights have
+ * become may make nonsense of the numbers, never of the memory. Linked against the library built with
  * -DLOCALLLM_SANITIZE=ON:
  *
  *     cc -g -fsanitize=address,undefined -I native/include tests/native/fuzz_model.c BUILD/liblocalllm.so */
@@ -16,10 +16,25 @@ enum { BLOCKS = 4, BLOCK_SIZE = 16, STEP = 16 };
 /* One step of a single sequence whose last token is sampled. */
 static int32_t step(ll_runner *runner, int32_t position, int32_t count, const int32_t *tokens) {
     const int32_t blocks[BLOCKS] = {2, 0, 3, 1}, row_start[2] = {0, count}, sample = count - 1;
-    ll_batch batch = {.n_rows = 1, .n_tokens = count, .n_samples = 1, .max_blocks = BLOCKS, .tokens = tokens,
-                      .row_start = row_start, .row_pos = &position, .blocks = blocks, .samples = &sample};
-    ll_sampling how = {.temperature = 1, .top_k = 40, .top_p = 0.9f, .min_p = 0.05f, .repeat_penalty = 1.1f,
-                       .seed = 1, .history = tokens, .n_history = count, .n_prompt = count, .n_top = 2};
+    ll_batch batch = {.n_rows = 1,
+                      .n_tokens = count,
+                      .n_samples = 1,
+                      .max_blocks = BLOCKS,
+                      .tokens = tokens,
+                      .row_start = row_start,
+                      .row_pos = &position,
+                      .blocks = blocks,
+                      .samples = &sample};
+    ll_sampling how = {.temperature = 1,
+                       .top_k = 40,
+                       .top_p = 0.9f,
+                       .min_p = 0.05f,
+                       .repeat_penalty = 1.1f,
+                       .seed = 1,
+                       .history = tokens,
+                       .n_history = count,
+                       .n_prompt = count,
+                       .n_top = 2};
     int32_t token, top_ids[2];
     float logprob, top[2];
     CHECK(ll_forward(runner, &batch) == LL_OK);
@@ -28,8 +43,14 @@ static int32_t step(ll_runner *runner, int32_t position, int32_t count, const in
 }
 
 static void run(const ll_model *model) {
-    ll_runner_config config = {.device = LL_CPU, .threads = 1, .kv_type = LL_F16, .block_size = BLOCK_SIZE,
-                               .n_blocks = BLOCKS, .max_tokens = STEP, .max_rows = 1, .max_samples = 1};
+    ll_runner_config config = {.device = LL_CPU,
+                               .threads = 1,
+                               .kv_type = LL_F16,
+                               .block_size = BLOCK_SIZE,
+                               .n_blocks = BLOCKS,
+                               .max_tokens = STEP,
+                               .max_rows = 1,
+                               .max_samples = 1};
     ll_model_info info;
     ll_plan plan;
     ll_runner *runner;
@@ -55,8 +76,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int status = ll_gguf_open(&file, fuzz_path);
     if (!status) status = ll_model_open(&model, file);
     CHECK((model != NULL) == (status == LL_OK));
-    if (status) CHECK(strlen(ll_error()) > 10);
-    else run(model);
+    if (status)
+        CHECK(strlen(ll_error()) > 10);
+    else
+        run(model);
     ll_model_close(model);
     ll_gguf_close(file);
     status ? n_refused++ : n_ran++;

@@ -23,6 +23,7 @@ NATIVE = ROOT / "native"
 EMULATOR = Path(__file__).parent / "cuda_emulator"
 INCLUDES = [f"-I{NATIVE}", f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'base'}"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+ARCHITECTURES = ["-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=[compute_90,sm_90]"]
 NO_GPU = 3  # exit status of tools/gpu_check.py
 
 
@@ -41,9 +42,7 @@ def nvcc_flags() -> list[str]:
     script = (ROOT / "cmake" / "find_cuda.cmake").read_text()
     flags = re.search(r'set\(CMAKE_CUDA_FLAGS "([^"]*)"', script)
     assert flags, "find_cuda.cmake sets no CMAKE_CUDA_FLAGS"
-    architectures = ["-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=[compute_90,sm_90]"]
-    return [*flags[1].split(), *architectures, "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-Werror", "-Werror",
-            "all-warnings"]  # fmt: skip
+    return [*flags[1].split(), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-Werror", "-Werror", "all-warnings", *INCLUDES]
 
 
 def sources(folders: Iterable[str]) -> list[Path]:
@@ -73,7 +72,7 @@ def compile_device(folder: Path, device: str) -> list[str]:
     if device == "absent":
         return compile_all(folder, [(["cc", "-std=c11", "-fPIC", *WARNINGS, *INCLUDES], NATIVE / "cuda" / "absent.c")])
     if device == "nvcc":
-        compiler = [str(nvcc()), *nvcc_flags(), *INCLUDES]
+        compiler = [str(nvcc()), *nvcc_flags(), *ARCHITECTURES]
         return compile_all(folder, [(compiler, p) for p in sorted(NATIVE.glob("cuda/*.cu"))])
     compiler = ["c++", "-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", *WARNINGS, *INCLUDES, f"-I{EMULATOR}",
                 "-x", "c++"]  # fmt: skip

@@ -4,6 +4,7 @@ replaced by a stub that says so. Where there is a GPU, the device built here mus
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def test_it_compiles_and_loads_and_passes_where_there_is_a_gpu(by_nvcc: Path) ->
 def test_the_packages_own_device_passes_the_gpu_check() -> None:
     done = cuda_builds.gpu_check(None)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_float_operation_is_rounded_once_as_written(by_nvcc: Path, tmp_path: Path) -> None:
+    """In PTX a plain mul.f32 may later be fused with an add; with .rn it may not. No approximation, no flushing."""
+    kinds: set[str] = set()
+    for source in sorted((cuda_builds.NATIVE / "cuda").glob("*.cu")):
+        ptx = tmp_path / f"{source.stem}.ptx"
+        command = [str(cuda_builds.nvcc()), *cuda_builds.nvcc_flags(), "-arch=compute_90", "-ptx", str(source)]
+        cuda_builds.run([*command, "-o", str(ptx)])
+        kinds |= set(re.findall(r"\b(?:add|sub|mul|fma|div|rcp|sqrt|rsqrt|ex2|lg2)\.\S*f32", ptx.read_text()))
+    assert {"add.rn.f32", "mul.rn.f32", "fma.rn.f32", "div.rn.f32", "sqrt.rn.f32"} <= kinds
+    assert all(kind.endswith(".rn.f32") for kind in kinds), kinds
 
 
 def test_it_needs_no_library_of_cuda_or_cxx(by_nvcc: Path) -> None:

@@ -72,14 +72,15 @@ static struct rows stage_rows(const uint8_t *w, int64_t row_bytes, int32_t rows,
 static void fill_panels(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows, int64_t first,
                         int count, struct work *work) {
     struct panel *panel = work->panels;
-    for (int32_t r = 0; r < rows; r += LANES, panel++, w += LANES * row_bytes) {
+    for (int32_t r = 0; r < rows; r += LANES, panel++) {
+        const uint8_t *from = w + r * row_bytes;
         if (rows - r >= LANES) {
-            f->fill((struct rows){w, row_bytes, (uintptr_t)w + (uintptr_t)(rows * row_bytes)}, first, count, panel);
-        } else {
-            const uint8_t *from = w + first * f->chunk_bytes / CHUNK;
-            f->fill(stage_rows(from, row_bytes, rows - r, (int64_t)count * f->chunk_bytes / CHUNK, work), 0, count,
+            f->fill((struct rows){from, row_bytes, (uintptr_t)from + (uintptr_t)(rows * row_bytes)}, first, count,
                     panel);
+            continue;
         }
+        from += first * f->chunk_bytes / CHUNK;
+        f->fill(stage_rows(from, row_bytes, rows - r, (int64_t)count * f->chunk_bytes / CHUNK, work), 0, count, panel);
     }
 }
 
@@ -177,22 +178,28 @@ INLINE void float_tile(int32_t type, int rows, int tokens, const uint8_t *w, int
     }
 }
 
-/* All tokens for `rows` rows, which stay in the nearest cache meanwhile. */
-INLINE void float_rows(int32_t type, int rows, const uint8_t *w, int64_t row_bytes, const struct activations *a,
-                       float *out, int64_t ld_out) {
-    int32_t t = 0;
-    for (; t + FLOAT_TOKENS <= a->n; t += FLOAT_TOKENS)
-        float_tile(type, rows, FLOAT_TOKENS, w, row_bytes, a->x + t * a->ld, a->ld, a->k, out + t * ld_out, ld_out);
-    for (; t < a->n; t++)
-        float_tile(type, rows, 1, w, row_bytes, a->x + t * a->ld, a->ld, a->k, out + t * ld_out, ld_out);
-}
-
-INLINE void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                          float *out, int64_t ld_out) {
+/* `tokens` tokens for all rows. */
+INLINE void float_tokens(int32_t type, int tokens, const uint8_t *w, int64_t row_bytes, int32_t rows, const float *x,
+                         int64_t ld, int32_t k, float *out, int64_t ld_out) {
     int32_t r = 0;
     for (; r + FLOAT_ROWS <= rows; r += FLOAT_ROWS)
-        float_rows(type, FLOAT_ROWS, w + r * row_bytes, row_bytes, a, out + r, ld_out);
-    for (; r < rows; r++) float_rows(type, 1, w + r * row_bytes, row_bytes, a, out + r, ld_out);
+        float_tile(type, FLOAT_ROWS, tokens, w + r * row_bytes, row_bytes, x, ld, k, out + r, ld_out);
+    for (; r < rows; r++) float_tile(type, 1, tokens, w + r * row_bytes, row_bytes, x, ld, k, out + r, ld_out);
+}
+
+/* A few tokens are kept in the nearest cache while the rows, of fewer bytes, pass by from the second. */
+INLINE void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
+                          float *out, int64_t ld_out) {
+    enum { ROWS = 64 };
+    for (int32_t r = 0; r < rows; r += ROWS) {
+        const uint8_t *from = w + r * row_bytes;
+        int32_t t = 0, here = rows - r < ROWS ? rows - r : ROWS;
+        for (; t + FLOAT_TOKENS <= a->n; t += FLOAT_TOKENS)
+            float_tokens(type, FLOAT_TOKENS, from, row_bytes, here, a->x + t * a->ld, a->ld, a->k, out + t * ld_out + r,
+                         ld_out);
+        for (; t < a->n; t++)
+            float_tokens(type, 1, from, row_bytes, here, a->x + t * a->ld, a->ld, a->k, out + t * ld_out + r, ld_out);
+    }
 }
 
 /* ---- the table ---- */

@@ -360,7 +360,7 @@ if child == 0:
     sys.exit(7)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]  # 3.12 and later warn of any such fork
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]  # 3.12 and later warn of it
     done = subprocess.run(command, timeout=60, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (7, b"")
 

@@ -99,18 +99,19 @@ static void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int
                               float *out, int64_t ld_out, void *work) {                                       \
         matmul_floats(LL_##type, w, row_bytes, rows, a, out, ld_out, work);                                   \
     }
-BLOCKS(Q4_0)
-BLOCKS(Q4_1)
-BLOCKS(Q5_0) BLOCKS(Q5_1) BLOCKS(Q8_0) BLOCKS(Q2_K) BLOCKS(Q3_K) BLOCKS(Q4_K) BLOCKS(Q5_K) BLOCKS(Q6_K) BLOCKS(IQ4_NL)
-    BLOCKS(IQ4_XS) BLOCKS(MXFP4) FLOATS(F32) FLOATS(F16) FLOATS(BF16)
+/* clang-format off */
+BLOCKS(Q4_0) BLOCKS(Q4_1) BLOCKS(Q5_0) BLOCKS(Q5_1) BLOCKS(Q8_0) BLOCKS(Q2_K) BLOCKS(Q3_K)
+BLOCKS(Q4_K) BLOCKS(Q5_K) BLOCKS(Q6_K) BLOCKS(IQ4_NL) BLOCKS(IQ4_XS) BLOCKS(MXFP4)
+FLOATS(F32) FLOATS(F16) FLOATS(BF16)
 
 #define ENTRY(type) [LL_##type] = matmul_##type
-        const struct kernels kernels_scalar = {
-            .name = "scalar",
-            .scratch = scratch,
-            .quantize = quantize,
-            .row = &row_kernels_scalar,
-            .matmul = {ENTRY(F32), ENTRY(F16), ENTRY(BF16), ENTRY(Q4_0), ENTRY(Q4_1), ENTRY(Q5_0), ENTRY(Q5_1),
-                       ENTRY(Q8_0), ENTRY(Q2_K), ENTRY(Q3_K), ENTRY(Q4_K), ENTRY(Q5_K), ENTRY(Q6_K), ENTRY(IQ4_NL),
-                       ENTRY(IQ4_XS), ENTRY(MXFP4)},
+const struct kernels kernels_scalar = {
+    .name = "scalar",
+    .scratch = scratch,
+    .quantize = quantize,
+    .row = &row_kernels_scalar,
+    .matmul = {ENTRY(F32), ENTRY(F16), ENTRY(BF16), ENTRY(Q4_0), ENTRY(Q4_1), ENTRY(Q5_0), ENTRY(Q5_1), ENTRY(Q8_0),
+               ENTRY(Q2_K), ENTRY(Q3_K), ENTRY(Q4_K), ENTRY(Q5_K), ENTRY(Q6_K), ENTRY(IQ4_NL), ENTRY(IQ4_XS),
+               ENTRY(MXFP4)},
 };
+/* clang-format on */

@@ -28,7 +28,7 @@ SHAPES = {
     "demo": Shape(vocab=SIZE, width=256, layers=6, heads=4, kv_heads=2, ffn=768),
     "draft": Shape(vocab=SIZE, width=128, layers=4, heads=2, kv_heads=1, ffn=384),
 }
-STEPS = {"demo": 4000, "draft": 2000}
+STEPS = {"demo": 3300, "draft": 1200}
 TOKENS_PER_STEP = 4096
 ROWS = (192, 384, 1024)
 CHUNK = 6000

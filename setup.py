@@ -23,7 +23,7 @@ from setuptools.command.build import build
 
 ROOT = Path(__file__).parent.resolve()
 HEADER = ROOT / "native" / "include" / "localllm_abi.h"
-MODELS = ROOT / "models"
+MODEL = ROOT / "models" / "localllm-demo.gguf"
 
 
 class NativeBuild(Command):
@@ -47,8 +47,7 @@ class NativeBuild(Command):
         if not self.editable_mode:
             shutil.copy(HEADER, native)
             (package / "models").mkdir(exist_ok=True)
-            for model in MODELS.glob("*.gguf"):
-                shutil.copy(model, package / "models")
+            shutil.copy(MODEL, package / "models")
 
     def get_source_files(self):
         folders = ("native", "models", "cmake")
@@ -56,8 +55,8 @@ class NativeBuild(Command):
 
     def get_outputs(self):
         package = Path(self.build_lib) / "localllm"
-        names = [package / "_native" / name for name in ("liblocalllm.so", "abi.py", HEADER.name)]
-        return [str(p) for p in [*names, *(package / "models" / m.name for m in MODELS.glob("*.gguf"))]]
+        native = [package / "_native" / name for name in ("liblocalllm.so", "abi.py", HEADER.name)]
+        return [str(path) for path in [*native, package / "models" / MODEL.name]]
 
     def get_output_mapping(self):
         return {}

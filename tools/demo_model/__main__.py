@@ -1,4 +1,4 @@
-"""`python -m tools.demo_model`: corpus, tokenizer, both models, GGUF files and evaluation, in under an hour on a CPU."""
+"""`python -m tools.demo_model`: corpus, tokenizer, both models, GGUF files and evaluation, on a CPU."""
 
 from __future__ import annotations
 

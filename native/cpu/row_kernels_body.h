@@ -1,5 +1,8 @@
 /* The row kernels, written once over v16 and compiled once per level: the including file sets the compiler's flags
  * and wraps the table at the end, which is all that is visible. */
+#include <float.h>
+#include <stdbool.h>
+
 #include "row_kernels.h"
 #include "v16.h"
 
@@ -47,14 +50,21 @@ static void rotate(enum rope_style style, int32_t dims, const float *rotation, f
 
 /* ---- the KV cache's types ---- */
 
+/* A block with a value that is not finite gets a scale that is not a number, so that the fault reaches the logits; one
+ * too small to scale is 0. */
 static void write_q8_0(int32_t n, const float *x, uint8_t *row) {
     for (int32_t b = 0; b < n / 32; b++, x += 32, row += 34) {
         float amax = 0;
-        for (int i = 0; i < 32; i++) amax = fmaxf(amax, fabsf(x[i]));
-        uint16_t scale = f32_to_f16(amax / 127);
-        float inverse = amax > 0 ? 127 / amax : 0;
+        bool finite = true;
+        for (int i = 0; i < 32; i++) {
+            finite = finite && fabsf(x[i]) <= FLT_MAX;
+            amax = fmaxf(amax, fabsf(x[i]));
+        }
+        bool usable = finite && 127 / amax <= FLT_MAX;
+        float inverse = usable ? 127 / amax : 0;
+        uint16_t scale = finite ? f32_to_f16(usable ? amax / 127 : 0) : 0x7e00;
         memcpy(row, &scale, 2);
-        for (int i = 0; i < 32; i++) row[2 + i] = (uint8_t)(int8_t)rintf(x[i] * inverse);
+        for (int i = 0; i < 32; i++) row[2 + i] = usable ? (uint8_t)(int8_t)rintf(x[i] * inverse) : 0;
     }
 }
 

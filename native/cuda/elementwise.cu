@@ -1,5 +1,7 @@
 /* Operations that are not products: embedding, norms, the gated activation, and rotation with the write to the KV
  * cache. Sums follow cpu/v16.h: lane j of sixteen takes columns j, j + 16, ... and the lanes are folded in pairs. */
+#include <float.h>
+
 #include "decode.cuh"
 
 enum { THREADS = 128 };
@@ -81,9 +83,10 @@ static __device__ inline uint16_t bf16_bits(float x) {
 static __device__ inline void store_q8_0(int32_t n, const float *x, uint8_t *row) {
     int lane = threadIdx.x % WARP;
     for (int32_t b = 0; b < n / 32; b++, x += 32, row += 34) {
-        float amax = max_of_32(fabsf(x[lane])), inverse = amax > 0 ? 127.0f / amax : 0.0f;
-        if (lane == 0) *(uint16_t *)row = half_bits(amax / 127.0f);
-        row[2 + lane] = (uint8_t)(int8_t)rintf(x[lane] * inverse);
+        float amax = max_of_32(fabsf(x[lane])), inverse = 127.0f / amax;
+        bool finite = max_of_32(fabsf(x[lane]) <= FLT_MAX ? 0.0f : 1.0f) == 0.0f, usable = finite && inverse <= FLT_MAX;
+        if (lane == 0) *(uint16_t *)row = finite ? half_bits(usable ? amax / 127.0f : 0.0f) : (uint16_t)0x7e00;
+        row[2 + lane] = usable ? (uint8_t)(int8_t)rintf(x[lane] * inverse) : (uint8_t)0;
     }
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
@@ -77,3 +78,18 @@ def test_a_shared_prefix_is_as_good_as_an_own_one(tmp_path: Path) -> None:
         alone = stepper.logits(tokens, blocks=[0, 1, 2])
         shared = stepper.step([(tokens[64:], 64, [0, 1, 40])])
         assert same_bits(alone[64:], shared)
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "bf16", "f32", "q8_0"])
+def test_what_is_not_finite_reaches_the_logits(tmp_path: Path, kv_type: str) -> None:
+    """A NaN ends the request that met it, so no KV type may turn it into a number."""
+    path = tmp_path / "m.gguf"
+    write_tiny(path, head_dim=32)
+    table = next(t for t in gguf.GGUFReader(path, "r+").tensors if t.name == "token_embd.weight")
+    table.data[7, 3] = np.nan
+    del table
+    tokens = [token if token != 7 else 8 for token in random_tokens(40)]
+    with Stepper(path, kv_type=kv_type) as stepper:
+        assert np.isfinite(stepper.logits(tokens)).all()
+        hurt = stepper.logits([*tokens[:20], 7, *tokens[20:]])
+        assert np.isfinite(hurt[:20]).all() and np.isnan(hurt[20:]).any(axis=1).all()

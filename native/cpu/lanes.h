@@ -41,7 +41,7 @@ INLINE vi vi_madd16(vi a, vi b) { return _mm512_madd_epi16(a, b); }
 INLINE vi vi_shl32(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE vi vi_shr32(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE vi vi_sar32(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
-INLINE vi vi_sar16(vi a, int n) { return _mm512_srai_epi16(a, (unsigned)n); }
+INLINE vi vi_sar16(vi a, int n) { return _mm512_srai_epi16(a, n); }
 /* bytes of `table` at the indexes in each byte; an index with its high bit set gives 0 */
 INLINE vi vi_shuffle8(vi table, vi index) { return _mm512_shuffle_epi8(table, index); }
 INLINE vi vi_repeat128(__m128i x) { return _mm512_broadcast_i32x4(x); }

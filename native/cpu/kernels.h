@@ -2,14 +2,15 @@
  *
  * The arithmetic of quantized products, the same at every level, so that all levels give the same bits:
  *   - activations are int8 under one float scale per 32 columns: scale = amax / 127, q = rint(x * (127 / amax)),
- *     rounding half to even; amax 0 gives scale 0 and zeros;
+ *     rounding half to even; where 127 / amax overflows, scale and q are 0; a block with a value that is not finite
+ *     has scale NaN and q 0, so that every output of that token is NaN;
  *   - each block b of 32 columns gives an exact int32: isum_b = sum of code * q, where types with sub-scales per 16
  *     columns multiply each half's sum by its integer sub-scale first;
  *   - acc = fma((float)isum_b * d_b, scale_b, acc), b rising, from acc = 0, where d_b is the block's float weight
  *     scale; types with minima follow it by acc = fma(m_b, scale_b * (float)qsum_b, acc), qsum_b the sum of q
  *     (Q2_K: (float)(m0*qsum0 + m1*qsum1) * dmin in the place of isum*d).
- * Float weights (F32, F16, BF16): sixteen lanes, lane j sums columns j, j + 16, ... by fma, rising; then lanes fold
- * 8 apart, 4 apart, 2 apart, 1 apart. No level may reassociate either sum; every one may tile as it likes. */
+ * Float weights (F32, F16, BF16): sixteen lanes, lane j sums columns j, j + 16, ... by fma, rising (a last partial
+ * sixteen is filled with zeros); then lanes fold 8 apart, 4 apart, 2 apart, 1 apart. No level may reassociate either sum; every one may tile as it likes. */
 #ifndef KERNELS_H
 #define KERNELS_H
 #include <stdint.h>

@@ -10,7 +10,8 @@
  *     scale; types with minima follow it by acc = fma(m_b, scale_b * (float)qsum_b, acc), qsum_b the sum of q
  *     (Q2_K: (float)(m0*qsum0 + m1*qsum1) * dmin in the place of isum*d).
  * Float weights (F32, F16, BF16): sixteen lanes, lane j sums columns j, j + 16, ... by fma, rising (a last partial
- * sixteen is filled with zeros); then lanes fold 8 apart, 4 apart, 2 apart, 1 apart. No level may reassociate either sum; every one may tile as it likes. */
+ * sixteen is filled with zeros); then lanes fold 8 apart, 4 apart, 2 apart, 1 apart.
+ * No level may reassociate either sum; every one may tile as it likes. */
 #ifndef KERNELS_H
 #define KERNELS_H
 #include <stdint.h>

@@ -9,7 +9,6 @@ with LLM("model.gguf") as llm:
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import operator
@@ -19,7 +18,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +42,9 @@ from localllm.text.reasoning import Marks, ReasoningSplitter, marks_of
 from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import asyncio  # imported where it is used: a command line starts sooner without it
 
 Prompt = str | Sequence[int]
 Messages = Sequence[Message]
@@ -189,6 +191,8 @@ class LLM:
         self, prompt: Prompt | Sequence[Prompt], params: SamplingParams | None = None, **sampling: Any
     ) -> Completion | list[Completion]:
         """generate() for event loops. Cancelling the task ends the answers."""
+        import asyncio
+
         if _is_one(prompt):
             return await self.astream(cast(Prompt, prompt), params, **sampling).read()
         streams = [self.astream(item, params, **sampling) for item in cast(Sequence[Prompt], prompt)]
@@ -309,6 +313,8 @@ class LLM:
         return Stream(self._submit(request, params, None), *self._readers(request, params), self)
 
     def _astream(self, params: SamplingParams, prepare: Callable[..., _Request], *arguments: Any) -> AsyncStream:
+        import asyncio
+
         async def begin() -> Answer:
             request = await asyncio.to_thread(prepare, *arguments)
             handle = self._submit(request, params, asyncio.get_running_loop())

@@ -8,7 +8,6 @@ The engine knows tokens only: stop texts are found where text is made, which the
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import threading
@@ -21,12 +20,15 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from localllm.engine.scheduler import Scheduler
 from localllm.engine.sequence import FinishReason, Mask, Row, Sampled, Sequence, State
 from localllm.errors import ClosedError, DeviceError, ForkError, InvalidArgument, LocalLLMError, MemoryLimitError
 from localllm.params import SamplingParams
+
+if TYPE_CHECKING:
+    import asyncio  # takes longer to import than the engine to start, and a command line never needs it
 
 T = TypeVar("T")
 
@@ -74,7 +76,7 @@ class Handle:
         self.loop = loop
         self.error: LocalLLMError | None = None
         self._queue: SimpleQueue[Sampled | None] = SimpleQueue()  # None is the end
-        self._async_queue: asyncio.Queue[Sampled | None] = asyncio.Queue()
+        self._async_queue = None if loop is None else _async_queue()
 
     @property
     def prompt_tokens(self) -> int:
@@ -116,6 +118,8 @@ class Handle:
 
     async def __anext__(self) -> Sampled:
         self._engine.check_process()
+        if self._async_queue is None:
+            raise InvalidArgument("this request was submitted without an event loop: read it with `for`")
         item = await self._async_queue.get()
         if item is None:
             self._async_queue.put_nowait(None)
@@ -140,9 +144,16 @@ def hand_out(items: list[tuple[Handle, Sampled | None]]) -> list[Handle]:
     return deserted
 
 
+def _async_queue() -> asyncio.Queue[Sampled | None]:
+    import asyncio
+
+    return asyncio.Queue()
+
+
 def _put_all(batch: list[tuple[Handle, Sampled | None]]) -> None:
     for handle, item in batch:
-        handle._async_queue.put_nowait(item)
+        if handle._async_queue is not None:
+            handle._async_queue.put_nowait(item)
 
 
 class Engine:

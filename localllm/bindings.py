@@ -56,7 +56,7 @@ def _load() -> tuple[Any, Any]:
     try:
         lib = ffi.dlopen(str(path.resolve()), ffi.RTLD_LAZY | ffi.RTLD_LOCAL)
         found = ffi.string(lib.ll_abi_hash()).decode()
-    except (OSError, AttributeError) as problem:
+    except (OSError, AttributeError, ffi.error) as problem:
         raise errors.LocalLLMError(f"the native library {path} cannot be used: {problem}; {_REBUILD}") from None
     if found != digest:
         raise errors.LocalLLMError(

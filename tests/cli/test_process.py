@@ -30,6 +30,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+PROMPT = r"\n> \Z"  # at the end of what is shown: a random answer may hold a prompt's characters
+
+
 class Terminal:
     """A command on a terminal of its own."""
 
@@ -85,11 +88,11 @@ def test_a_conversation(terminal: Terminal) -> None:
     terminal.type("hello\n")
     terminal.wait_for("hello\r\n.{200}")
     terminal.type("\x03")  # Ctrl-C stops the answer and not the conversation
-    terminal.wait_for("\n[^\n]*> ")
+    terminal.wait_for(PROMPT)
     terminal.type("half a line\x03")
-    terminal.wait_for("\n[^\n]*> ")
+    terminal.wait_for(PROMPT)
     terminal.type("/clear\n")
-    terminal.wait_for("> ")
+    terminal.wait_for(PROMPT)
     terminal.type("\x04")
     assert terminal.exit_code() == 0
     assert "Traceback" not in terminal.shown

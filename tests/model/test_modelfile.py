@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,16 +150,20 @@ needs_vocabularies = pytest.mark.skipif(not VOCABULARIES, reason="no shared test
 
 @needs_vocabularies
 def test_real_vocabularies_quickly() -> None:
-    """All metadata of each within 0.3 s of processor time, in the best of ten tries: what else runs on the machine
-    slows even that."""
-    for path in VOCABULARIES:
-        times: list[float] = []
-        while min(times, default=1.0) >= 0.3 and len(times) < 10:
-            start = time.process_time()
-            with ModelFile(path) as file:
-                assert len(dict(file.metadata)) > 10
-            times.append(time.process_time() - start)
-        assert min(times) < 0.3, (path.name, times)
+    """All metadata of a 128k vocabulary: 0.1 s of processor time on a quiet machine, where the gguf package's reader
+    takes 7 s. The ratio holds on a busy one too, and 0.3 s against those 7 is 1 : 24."""
+
+    def seconds(read: Callable[[], object]) -> float:
+        start = time.process_time()
+        read()
+        return time.process_time() - start
+
+    def ours(path: Path) -> None:
+        with ModelFile(path) as file:
+            assert len(dict(file.metadata)) > 10
+
+    largest = max(VOCABULARIES, key=lambda path: path.stat().st_size)
+    assert min(seconds(lambda: ours(largest)) for _ in range(5)) * 24 < seconds(lambda: gguf.GGUFReader(largest))
 
 
 @needs_vocabularies

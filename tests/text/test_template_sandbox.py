@@ -119,7 +119,7 @@ def attack(source: str) -> None:
     start = time.monotonic()
     with pytest.raises(TemplateError) as caught:
         ChatTemplate(source).render(MESSAGES)
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    busy = "PYTEST_XDIST_WORKER" in os.environ or os.getloadavg()[0] > (os.cpu_count() or 1)
     assert time.monotonic() - start <= (BUSY_SECONDS if busy else SECONDS), caught.value
     works()
 

@@ -57,17 +57,22 @@ def test_every_text_comes_back(path: Path, text: str) -> None:
 @NO_MATERIAL
 def test_a_large_vocabulary_is_ready_quickly() -> None:
     metadata = read_metadata(SHARED / "vocab/ggml-vocab-llama-bpe.gguf") if SHARED else {}
-    start = time.process_time()
-    Tokenizer(metadata)
-    assert time.process_time() - start < 1.0  # 0.4 s on a quiet machine
+    assert best_seconds(lambda: Tokenizer(metadata)) < 1.0  # 0.4 s on a quiet machine
 
 
 def test_a_small_vocabulary_is_ready_at_once() -> None:
     metadata = vocabularies.byte_level()
-    Tokenizer(metadata)
-    start = time.process_time()
-    Tokenizer(metadata)
-    assert time.process_time() - start < 0.05
+    assert best_seconds(lambda: Tokenizer(metadata)) < 0.05
+
+
+def best_seconds(work: Callable[[], object]) -> float:
+    """Of processor time in five tries: what else the machine does slows even that."""
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return min(times)
 
 
 @settings(deadline=None)

@@ -52,6 +52,9 @@ static int configure(struct cpu *c, const struct ll_model *model, const ll_runne
     int64_t attend = attend_scratch(m, config->block_size);
     c->matmul_bytes = round_up(c->kernels->scratch(widest_input(m), config->max_tokens));
     c->scratch_bytes = c->matmul_bytes + round_up(tiles > attend ? tiles : attend);
+    if (c->kv.block_bytes > INT64_MAX / config->n_blocks)
+        return fail(LL_EINVAL, "n_blocks: %d blocks of %lld bytes are more than memory can address", config->n_blocks,
+                    (long long)c->kv.block_bytes);
     c->pool_bytes = (uint64_t)c->kv.block_bytes * (uint64_t)config->n_blocks;
     return LL_OK;
 }

@@ -53,10 +53,11 @@ def _load() -> tuple[Any, Any]:
     path = Path(os.environ.get("LOCALLLM_LIBRARY") or _NATIVE / "liblocalllm.so")
     if not path.exists():
         raise errors.LocalLLMError(f"there is no native library at {path}; {_REBUILD}")
+    absent = getattr(ffi, "error", AttributeError)  # a missing function, as a translated or a fresh ffi says it
     try:
         lib = ffi.dlopen(str(path.resolve()), ffi.RTLD_LAZY | ffi.RTLD_LOCAL)
         found = ffi.string(lib.ll_abi_hash()).decode()
-    except (OSError, AttributeError, ffi.error) as problem:
+    except (OSError, AttributeError, absent) as problem:
         raise errors.LocalLLMError(f"the native library {path} cannot be used: {problem}; {_REBUILD}") from None
     if found != digest:
         raise errors.LocalLLMError(

@@ -159,14 +159,16 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_quick() -> None:
-    """150 ms on an idle machine; processor time is what a busy one leaves comparable."""
-    spent = []
-    for _ in range(3):
-        before = os.times()
-        subprocess.run([sys.executable, "-m", "localllm", "--help"], capture_output=True, check=True)
-        after = os.times()
-        spent.append(after.children_user - before.children_user + after.children_system - before.children_system)
-    assert min(spent) < 0.15
+    """150 ms on an idle machine, about ten times an interpreter that does nothing; numpy alone would make it twenty."""
+    bare = sum(processor_seconds("-c", "pass") for _ in range(10)) / 10
+    assert min(processor_seconds("-m", "localllm", "--help") for _ in range(10)) < max(0.15, 15 * bare)
+
+
+def processor_seconds(*arguments: str) -> float:
+    before = os.times()
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system
 
 
 def test_the_model_may_lie_in_the_hub_cache(tmp_path: Path) -> None:

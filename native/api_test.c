@@ -24,10 +24,13 @@ int ll_test_decode(int32_t type, const void *src, int64_t n, float *dst) {
 }
 
 static void lay_out(struct activations *a, void **scratch, const struct kernels *k, struct arena *from) {
-    uint64_t n = (uint64_t)a->n, cols = (uint64_t)a->k;
-    a->q = arena_take(from, n * cols, 1);
-    a->scale = arena_take(from, n * (cols / 32 + 1), sizeof(float));
-    a->sums = arena_take(from, n * (cols / 16 + 1), sizeof(int16_t));
+    uint64_t n = (uint64_t)padded_tokens(a->n), cols = (uint64_t)a->k;
+    a->blocks.q = arena_take(from, n * (cols + 63), 1);
+    a->blocks.scale = arena_take(from, n * (cols / 32), sizeof(float));
+    a->blocks.sums = arena_take(from, n * (cols / 32), sizeof(int16_t));
+    a->supers.q = arena_take(from, n * (cols + 63), 1);
+    a->supers.scale = arena_take(from, n * (cols / 256), sizeof(float));
+    a->supers.sums = arena_take(from, n * (cols / 256) * SUPER_SUMS, sizeof(int16_t));
     *scratch = arena_take(from, 1, (uint64_t)k->scratch(a->k, a->n));
 }
 
@@ -37,7 +40,7 @@ int ll_test_matmul(const char *level, int32_t type, const void *w, int32_t rows,
     const struct kernels *k = kernels_for(level);
     if (!k) return LL_EUNSUPPORTED; /* kernels_for() has said why */
     if (rows < 1 || n < 1) return fail(LL_EINVAL, "rows, n: expected at least 1, found %d and %d", rows, n);
-    struct activations a = {.n = n, .k = cols, .ld = cols, .x = x};
+    struct activations a = {.n = n, .k = cols, .rows = group_rows(n), .ld = cols, .x = x};
     struct arena counted = {0};
     void *scratch;
     lay_out(&a, &scratch, k, &counted);
@@ -46,8 +49,7 @@ int ll_test_matmul(const char *level, int32_t type, const void *w, int32_t rows,
     lay_out(&a, &scratch, k, &real);
     uint32_t env = float_env_enter();
     for (int32_t t = 0; form_of(type) != FORM_FLOAT && t < n; t++)
-        k->quantize(cols, x + (int64_t)t * cols, a.q + (int64_t)t * cols, a.scale + (int64_t)t * (cols / 32),
-                    a.sums + (int64_t)t * (cols / 16));
+        (is_super(form_of(type)) ? k->quantize_supers : k->quantize_blocks)(&a, t, x + (int64_t)t * cols);
     const struct type *t = type_of(type);
     k->matmul[type](w, cols / t->block * (int64_t)t->bytes, rows, &a, out, rows, scratch);
     float_env_leave(env);

@@ -28,9 +28,7 @@ struct cpu {
     struct tile *tiles;      /* (max_tokens) of this step */
     int32_t n_tiles;
     float *normed;           /* (max_tokens, n_embd) */
-    int8_t *q;               /* (max_tokens, widest input) */
-    float *scale;            /* (max_tokens, widest input / 32) */
-    int16_t *sums;           /* (max_tokens, widest input / 16) */
+    struct quants blocks, supers; /* of the widest input */
     uint8_t *scratch;        /* (threads, scratch_bytes) */
     int64_t scratch_bytes, matmul_bytes;
     struct work work;

@@ -12,7 +12,7 @@
 
 static int32_t widest_input(const struct model *m) {
     int32_t q = m->n_heads * m->head_dim, widest = m->n_embd > m->n_ff ? m->n_embd : m->n_ff;
-    return (q > widest ? q : widest) + 31; /* quantized rows come in blocks of 32 */
+    return (q > widest ? q : widest) + 63; /* quantized rows come in pieces of 64 */
 }
 
 /* Lays out all buffers of a step; with no base it only counts, so that the plan is the allocation. */
@@ -24,9 +24,13 @@ static void lay_out(struct cpu *c, const struct model *m, struct arena *a) {
     c->tiles = arena_take(a, n, sizeof(struct tile));
     c->rotation = arena_take(a, n * (uint64_t)m->rope_dims, f);
     c->normed = arena_take(a, n * (uint64_t)m->n_embd, f);
-    c->q = arena_take(a, n * wide, 1);
-    c->scale = arena_take(a, n * (wide / 32), f);
-    c->sums = arena_take(a, n * (wide / 16), sizeof(int16_t));
+    uint64_t padded = (uint64_t)padded_tokens(c->config.max_tokens);
+    c->blocks.q = arena_take(a, padded * wide, 1);
+    c->blocks.scale = arena_take(a, padded * (wide / 32), f);
+    c->blocks.sums = arena_take(a, padded * (wide / 32), sizeof(int16_t));
+    c->supers.q = arena_take(a, padded * wide, 1);
+    c->supers.scale = arena_take(a, padded * (wide / 256), f);
+    c->supers.sums = arena_take(a, padded * (wide / 256) * SUPER_SUMS, sizeof(int16_t));
     c->work.x = arena_take(a, n * (uint64_t)m->n_embd, f);
     c->work.q = arena_take(a, n * q, f);
     c->work.a = arena_take(a, n * q, f);

@@ -1,14 +1,15 @@
 /* One table of kernels per instruction-set level, chosen once. The scalar table is the specification.
  *
  * The arithmetic of quantized products, the same at every level, so that all levels give the same bits:
- *   - activations are int8 under one float scale per 32 columns: scale = amax / 127, q = rint(x * (127 / amax)),
- *     rounding half to even; where 127 / amax overflows, scale and q are 0; a block with a value that is not finite
- *     has scale NaN and q 0, so that every output of that token is NaN;
- *   - each block b of 32 columns gives an exact int32: isum_b = sum of code * q, where types with sub-scales per 16
- *     columns multiply each half's sum by its integer sub-scale first;
+ *   - activations are int8 under one float scale for as many columns as the weights' type shares a scale, 32 or 256:
+ *     scale = amax / 127, q = rint(x * (127 / amax)), rounding half to even; where 127 / amax overflows, scale and q
+ *     are 0; a block with a value that is not finite has scale NaN and q 0, so that every output of that token is NaN;
+ *   - each block b of so many columns gives an exact int32: isum_b = sum of code * q, where types of 256 columns
+ *     multiply the sum of each sixteen columns by its integer sub-scale first;
  *   - acc = fma((float)isum_b * d_b, scale_b, acc), b rising, from acc = 0, where d_b is the block's float weight
- *     scale; types with minima follow it by acc = fma(m_b, scale_b * (float)qsum_b, acc), qsum_b the sum of q
- *     (Q2_K: (float)(m0*qsum0 + m1*qsum1) * dmin in the place of isum*d).
+ *     scale; types with minima follow it by acc = fma(m_b, scale_b * (float)qsum_b, acc), qsum_b the sum of q, when
+ *     the block is 32 columns, and by acc = fma((float)msum_b * m_b, scale_b, acc), msum_b the exact sum of
+ *     integer minimum * sum of its q, when it is 256.
  * Float weights (F32, F16, BF16): sixteen lanes, lane j sums columns j, j + 16, ... by fma, rising (a last partial
  * sixteen is filled with zeros); then lanes fold 8 apart, 4 apart, 2 apart, 1 apart.
  * No level may reassociate either sum; every one may tile as it likes. */
@@ -17,15 +18,39 @@
 #include <stdint.h>
 #include "localllm.h"
 
-/* Activations of n tokens, k columns each; k is a multiple of 32 wherever q is used. */
+enum {
+    GROUP = 16,      /* tokens whose codes lie together, so that a tile of them is one piece of memory */
+    SUPER_SUMS = 24, /* of 256 columns: sixteen sums of 16 and then eight of 32 */
+};
+
+/* int8 activations under one scale per `width` columns. Tokens lie in groups of `rows`, the last group padded; within
+ * a group 64 columns of every token, then the next 64. What is in the padding does not matter. */
+struct quants {
+    int8_t *q;      /* (groups, k / 64 rounded up, rows, 64) */
+    float *scale;   /* (groups, k / width, rows) */
+    int16_t *sums;  /* width 32: (groups, k / 32, rows) sums of q; width 256: (groups, k / 256, rows, SUPER_SUMS) */
+};
+
+/* Activations of n tokens, k columns each; k is a multiple of 32 wherever blocks are used, of 256 wherever supers. */
 struct activations {
     int32_t n, k;
-    int64_t ld;         /* floats from one token of x to the next */
-    const float *x;     /* (n, ld) */
-    int8_t *q;          /* (n, k) */
-    float *scale;       /* (n, k / 32) */
-    int16_t *sums;      /* (n, k / 16) sums of sixteen q */
+    int32_t rows;         /* of a group: group_rows(n) */
+    int64_t ld;           /* floats from one token of x to the next */
+    const float *x;       /* (n, ld) */
+    struct quants blocks; /* of 32 columns */
+    struct quants supers; /* of 256 columns */
 };
+
+static inline int32_t group_rows(int32_t n) { return n < GROUP ? n : GROUP; }
+static inline int32_t padded_tokens(int32_t n) { return (n + GROUP - 1) / GROUP * GROUP; }
+
+/* Where 64 columns of a token lie, and its scale of a block of `width` columns: indexes into q and scale. */
+static inline int64_t q_at(const struct activations *a, int32_t token, int32_t sixty_four) {
+    return (((int64_t)(token / GROUP) * ((a->k + 63) / 64) + sixty_four) * a->rows + token % GROUP) * 64;
+}
+static inline int64_t scale_at(const struct activations *a, int32_t width, int32_t token, int32_t block) {
+    return ((int64_t)(token / GROUP) * (a->k / width) + block) * a->rows + token % GROUP;
+}
 
 /* out[t * ld_out + r] = row r of w times token t, for r in [0, rows) and all tokens. Rows lie row_bytes apart.
  * scratch is the calling thread's, at least kernels.scratch(k, n) bytes, aligned to 64. */
@@ -35,7 +60,8 @@ typedef void matmul_fn(const uint8_t *w, int64_t row_bytes, int32_t rows, const 
 struct kernels {
     const char *name;
     int64_t (*scratch)(int32_t k, int32_t n); /* bytes a matmul may need for k columns and n tokens */
-    void (*quantize)(int32_t k, const float *x, int8_t *q, float *scale, int16_t *sums);
+    void (*quantize_blocks)(const struct activations *a, int32_t token, const float *x); /* x: (k), to a->blocks */
+    void (*quantize_supers)(const struct activations *a, int32_t token, const float *x); /* to a->supers */
     matmul_fn *matmul[LL_TYPE_LIMIT]; /* NULL where a type is unknown */
     const struct row_kernels *row;    /* float operations on rows: row_kernels.h */
 };
@@ -44,6 +70,7 @@ struct kernels {
 extern const struct kernels kernels_scalar;
 const struct kernels *kernels_avx2(void);
 const struct kernels *kernels_avx512(void);
+const struct kernels *kernels_amx(void);
 
 /* The table for a level by name; NULL name: the best this machine runs, capped by LOCALLLM_CPU. NULL result: no such
  * level here. */

@@ -8,31 +8,57 @@
 #include "quant/half.h"
 #include "row_kernels.h"
 
+_Static_assert(sizeof(struct block32) <= 32 * sizeof(float), "a row of blocks fits where one of floats does");
+
 static int64_t scratch(int32_t k, int32_t n) {
     (void)n;
-    return (int64_t)k * (int64_t)sizeof(float); /* one row of weights as floats */
+    return (int64_t)k * (int64_t)sizeof(float) + 64; /* one row of weights, as floats or as blocks */
 }
 
-/* A block whose largest magnitude is so small that 127 / amax overflows counts as zeros; one that holds a NaN or
- * an infinity gets the scale NaN, which reaches every output of its token. */
-static void quantize(int32_t k, const float *x, int8_t *q, float *scale, int16_t *sums) {
-    for (int32_t b = 0; b < k / 32; b++, x += 32, q += 32) {
-        uint32_t top = 0;
-        for (int c = 0; c < 32; c++) {
-            uint32_t magnitude = bits_of_float(x[c]) & 0x7fffffffu;
-            if (magnitude > top) top = magnitude;
-        }
-        float amax = float_of_bits(top), inverse = 127.0f / amax;
-        bool finite = top < 0x7f800000u, usable = finite && inverse <= 3.4028234663852886e38f;
-        scale[b] = usable ? amax / 127.0f : finite ? 0.0f : NAN;
-        for (int half = 0; half < 2; half++) {
-            int sum = 0;
-            for (int c = 16 * half; c < 16 * half + 16; c++) {
-                q[c] = usable ? (int8_t)rintf(x[c] * inverse) : 0;
-                sum += q[c];
-            }
-            sums[2 * b + half] = (int16_t)sum;
-        }
+/* What 127 is divided by, and the scale that stands for it: a block whose largest magnitude is so small that
+ * 127 / amax overflows counts as zeros; one that holds a NaN or an infinity gets the scale NaN, which reaches every
+ * output of its token. Returns what to multiply by; 0 where all codes are 0. */
+static float block_scale(int32_t width, const float *x, float *scale) {
+    uint32_t top = 0;
+    for (int c = 0; c < width; c++) {
+        uint32_t magnitude = bits_of_float(x[c]) & 0x7fffffffu;
+        if (magnitude > top) top = magnitude;
+    }
+    float amax = float_of_bits(top), inverse = 127.0f / amax;
+    bool finite = top < 0x7f800000u, usable = finite && inverse <= 3.4028234663852886e38f;
+    *scale = usable ? amax / 127.0f : finite ? 0.0f : NAN;
+    return usable ? inverse : 0.0f;
+}
+
+/* The codes of sixteen columns; returns their sum. */
+static int quantize_16(const float *x, float inverse, int8_t *q) {
+    int sum = 0;
+    for (int c = 0; c < 16; c++) {
+        q[c] = inverse > 0 ? (int8_t)rintf(x[c] * inverse) : 0;
+        sum += q[c];
+    }
+    return sum;
+}
+
+static void quantize_blocks(const struct activations *a, int32_t token, const float *x) {
+    for (int32_t b = 0; b < a->k / 32; b++, x += 32) {
+        int8_t *q = a->blocks.q + q_at(a, token, b / 2) + 32 * (b % 2);
+        int64_t at = scale_at(a, 32, token, b);
+        float inverse = block_scale(32, x, &a->blocks.scale[at]);
+        int first = quantize_16(x, inverse, q), second = quantize_16(x + 16, inverse, q + 16);
+        a->blocks.sums[at] = (int16_t)(first + second);
+    }
+}
+
+static void quantize_supers(const struct activations *a, int32_t token, const float *x) {
+    for (int32_t b = 0; b < a->k / 256; b++, x += 256) {
+        int64_t at = scale_at(a, 256, token, b);
+        int16_t *sums = a->supers.sums + at * SUPER_SUMS;
+        float inverse = block_scale(256, x, &a->supers.scale[at]);
+        for (int i = 0; i < 16; i++)
+            sums[i] = (int16_t)quantize_16(x + 16 * i, inverse,
+                                           a->supers.q + q_at(a, token, 4 * b + i / 4) + 16 * (i % 4));
+        for (int i = 0; i < 8; i++) sums[16 + i] = (int16_t)(sums[2 * i] + sums[2 * i + 1]);
     }
 }
 
@@ -42,31 +68,44 @@ static int32_t dot16(const int8_t *code, const int8_t *q) {
     return sum;
 }
 
-/* One block of one row times one token, added to acc. */
-static float add_block(enum form form, const struct block32 *w, const int8_t *q, float scale, const int16_t *sums,
-                       float acc) {
-    int32_t isum = w->sub[0] * dot16(w->code, q) + w->sub[1] * dot16(w->code + 16, q + 16);
-    acc = fmaf((float)isum * w->d, scale, acc);
-    if (form == FORM_MIN) acc = fmaf(w->m, scale * (float)(sums[0] + sums[1]), acc);
-    if (form == FORM_SUBMIN) acc = fmaf((float)(w->submin[0] * sums[0] + w->submin[1] * sums[1]) * w->m, scale, acc);
+/* A row, unpacked to blocks of 32 columns, times a token: types with a scale per 32 columns. */
+static float dot_blocks(enum form form, const struct block32 *w, const struct activations *a, int32_t token) {
+    float acc = 0;
+    for (int32_t b = 0; b < a->k / 32; b++, w++) {
+        const int8_t *q = a->blocks.q + q_at(a, token, b / 2) + 32 * (b % 2);
+        int64_t at = scale_at(a, 32, token, b);
+        int32_t isum = dot16(w->code, q) + dot16(w->code + 16, q + 16);
+        acc = fmaf((float)isum * w->d, a->blocks.scale[at], acc);
+        if (form == FORM_MIN) acc = fmaf(w->m, a->blocks.scale[at] * (float)a->blocks.sums[at], acc);
+    }
+    return acc;
+}
+
+/* The same of types with a scale per 256 columns. */
+static float dot_supers(enum form form, const struct block32 *w, const struct activations *a, int32_t token) {
+    float acc = 0;
+    for (int32_t b = 0; b < a->k / 256; b++) {
+        float d = w->d, m = w->m, scale = a->supers.scale[scale_at(a, 256, token, b)];
+        const int16_t *sums = a->supers.sums + scale_at(a, 256, token, b) * SUPER_SUMS;
+        int32_t isum = 0, msum = 0;
+        for (int i = 0; i < 8; i++, w++) {
+            const int8_t *q = a->supers.q + q_at(a, token, 4 * b + i / 2) + 32 * (i % 2);
+            isum += w->sub[0] * dot16(w->code, q) + w->sub[1] * dot16(w->code + 16, q + 16);
+            msum += w->submin[0] * sums[2 * i] + w->submin[1] * sums[2 * i + 1];
+        }
+        acc = fmaf((float)isum * d, scale, acc);
+        if (form == FORM_SUPER_MIN) acc = fmaf((float)msum * m, scale, acc);
+    }
     return acc;
 }
 
 static void matmul_blocks(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                          float *out, int64_t ld_out) {
+                          float *out, int64_t ld_out, struct block32 *row) {
     enum form form = form_of(type);
-    int32_t blocks = a->k / 32;
     for (int32_t r = 0; r < rows; r++) {
-        for (int32_t t = 0; t < a->n; t++) out[t * ld_out + r] = 0.0f;
-        for (int32_t b = 0; b < blocks; b++) {
-            struct block32 block;
-            unpack_block(type, w + r * row_bytes, b, &block);
-            for (int32_t t = 0; t < a->n; t++) {
-                int64_t at = (int64_t)t * blocks + b;
-                float *acc = out + t * ld_out + r;
-                *acc = add_block(form, &block, a->q + 32 * at, a->scale[at], a->sums + 2 * at, *acc);
-            }
-        }
+        for (int32_t b = 0; b < a->k / 32; b++) unpack_block(type, w + r * row_bytes, b, &row[b]);
+        for (int32_t t = 0; t < a->n; t++)
+            out[t * ld_out + r] = is_super(form) ? dot_supers(form, row, a, t) : dot_blocks(form, row, a, t);
     }
 }
 
@@ -91,8 +130,7 @@ static void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int
 #define BLOCKS(type)                                                                                          \
     static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \
                               float *out, int64_t ld_out, void *work) {                                       \
-        (void)work;                                                                                           \
-        matmul_blocks(LL_##type, w, row_bytes, rows, a, out, ld_out);                                         \
+        matmul_blocks(LL_##type, w, row_bytes, rows, a, out, ld_out, work);                                   \
     }
 #define FLOATS(type)                                                                                          \
     static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \
@@ -108,7 +146,8 @@ FLOATS(F32) FLOATS(F16) FLOATS(BF16)
 const struct kernels kernels_scalar = {
     .name = "scalar",
     .scratch = scratch,
-    .quantize = quantize,
+    .quantize_blocks = quantize_blocks,
+    .quantize_supers = quantize_supers,
     .row = &row_kernels_scalar,
     .matmul = {ENTRY(F32), ENTRY(F16), ENTRY(BF16), ENTRY(Q4_0), ENTRY(Q4_1), ENTRY(Q5_0), ENTRY(Q5_1), ENTRY(Q8_0),
                ENTRY(Q2_K), ENTRY(Q3_K), ENTRY(Q4_K), ENTRY(Q5_K), ENTRY(Q6_K), ENTRY(IQ4_NL), ENTRY(IQ4_XS),

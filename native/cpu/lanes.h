@@ -37,6 +37,7 @@ INLINE vi vi_add32(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi vi_sub32(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 INLINE vi vi_sub8(vi a, vi b) { return _mm512_sub_epi8(a, b); }
 INLINE vi vi_mul32(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
+INLINE vi vi_mul16(vi a, vi b) { return _mm512_mullo_epi16(a, b); }
 INLINE vi vi_madd16(vi a, vi b) { return _mm512_madd_epi16(a, b); }
 INLINE vi vi_shl32(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE vi vi_shr32(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
@@ -84,7 +85,7 @@ INLINE vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
 INLINE vi vi_add32(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi vi_sub32(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 INLINE vi vi_sub8(vi a, vi b) { return _mm256_sub_epi8(a, b); }
-INLINE vi vi_mul32(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
+INLINE vi vi_mul16(vi a, vi b) { return _mm256_mullo_epi16(a, b); }
 INLINE vi vi_madd16(vi a, vi b) { return _mm256_madd_epi16(a, b); }
 INLINE vi vi_shl32(vi a, int n) { return _mm256_slli_epi32(a, n); }
 INLINE vi vi_shr32(vi a, int n) { return _mm256_srli_epi32(a, n); }

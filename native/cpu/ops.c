@@ -8,6 +8,9 @@
 
 enum { TILE_FLOATS = 1 << 16, MAX_ROWS_PER_ITEM = 256, ROW_GROUP = 16 };
 
+/* Columns that share a scale: what a product of quantized weights asks of its input. */
+enum width { BLOCKS = 1, SUPERS = 2 };
+
 /* What becomes of a product's output. */
 enum use { STORE, ADD, GLU };
 
@@ -28,7 +31,7 @@ struct input {
     const int32_t *pick;        /* (n) which tokens, or NULL: all in order */
     const float *norm;          /* (k) or NULL: x as it is */
     float eps;
-    bool quantized;
+    unsigned widths; /* which quants the products need: enum width */
     struct activations out;
 };
 
@@ -50,16 +53,17 @@ static void prepare_token(void *arg, int32_t t, int32_t worker) {
         c->row->norm(k, x, in->norm, in->eps, normed);
         x = normed;
     }
-    if (in->quantized)
-        c->kernels->quantize(k, x, c->q + (int64_t)t * k, c->scale + (int64_t)t * (k / 32),
-                             c->sums + (int64_t)t * (k / 16));
+    if (in->widths & BLOCKS) c->kernels->quantize_blocks(&in->out, t, x);
+    if (in->widths & SUPERS) c->kernels->quantize_supers(&in->out, t, x);
 }
 
-static bool any_quantized(const struct linear *const *w, int32_t count) {
+static unsigned widths_of(const struct linear *const *w, int32_t count) {
+    unsigned widths = 0;
     for (int32_t i = 0; i < count; i++) {
-        if (form_of(w[i]->w.type) != FORM_FLOAT) return true;
+        enum form form = form_of(w[i]->w.type);
+        if (form != FORM_FLOAT) widths |= is_super(form) ? SUPERS : BLOCKS;
     }
-    return false;
+    return widths;
 }
 
 static void prepare(struct input *in, int32_t n) {
@@ -67,10 +71,10 @@ static void prepare(struct input *in, int32_t n) {
     in->out.n = n;
     in->out.ld = in->out.k;
     in->out.x = in->norm ? c->normed : in->x;
-    in->out.q = c->q;
-    in->out.scale = c->scale;
-    in->out.sums = c->sums;
-    team_run(c->team, in->norm || in->quantized ? n : 0, prepare_token, in);
+    in->out.rows = group_rows(n);
+    in->out.blocks = c->blocks;
+    in->out.supers = c->supers;
+    team_run(c->team, in->norm || in->widths ? n : 0, prepare_token, in);
 }
 
 /* ---- products ---- */
@@ -164,7 +168,7 @@ static void cpu_norm_qkv(void *dev, const struct model *m, const struct layer *l
                        .norm = l->attn_norm,
                        .eps = m->norm_eps,
                        .out.k = m->n_embd,
-                       .quantized = any_quantized(p.w, 3)};
+                       .widths = widths_of(p.w, 3)};
     prepare(&in, s->batch.n_tokens);
     p.in = in.out;
     run(&p);
@@ -172,7 +176,7 @@ static void cpu_norm_qkv(void *dev, const struct model *m, const struct layer *l
 
 static void cpu_linear_add(void *dev, const struct linear *w, const struct step *s, const float *from, float *x) {
     struct product p = {.cpu = dev, .use = ADD, .count = 1, .w = {w}, .out = {x}};
-    struct input in = {.cpu = dev, .x = from, .out.k = w->w.cols, .quantized = any_quantized(p.w, 1)};
+    struct input in = {.cpu = dev, .x = from, .out.k = w->w.cols, .widths = widths_of(p.w, 1)};
     prepare(&in, s->batch.n_tokens);
     p.in = in.out;
     run(&p);
@@ -186,7 +190,7 @@ static void cpu_norm_glu(void *dev, const struct model *m, const struct layer *l
                        .norm = l->ffn_norm,
                        .eps = m->norm_eps,
                        .out.k = m->n_embd,
-                       .quantized = any_quantized(p.w, 2)};
+                       .widths = widths_of(p.w, 2)};
     prepare(&in, s->batch.n_tokens);
     p.in = in.out;
     run(&p);
@@ -200,7 +204,7 @@ static void cpu_head(void *dev, const struct model *m, const struct step *s, con
                        .norm = m->out_norm,
                        .eps = m->norm_eps,
                        .out.k = m->n_embd,
-                       .quantized = any_quantized(p.w, 1)};
+                       .widths = widths_of(p.w, 1)};
     prepare(&in, s->batch.n_samples);
     p.in = in.out;
     run(&p);

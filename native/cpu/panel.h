@@ -11,25 +11,39 @@ enum {
     TILE = LANES / 2 /* tokens that a core takes at once: what the registers hold */
 };
 
+/* d and m of types with a scale per 256 columns are those of block 0. */
 struct panel {
     uint8_t codes[CHUNK][8][LANES][4]; /* [block][step] four columns of every row */
     float d[CHUNK][LANES], m[CHUNK][LANES];
-    int16_t sub[CHUNK][LANES][2], submin[CHUNK][LANES][2]; /* of the two halves of a block */
+    int32_t sub[CHUNK][2][LANES];      /* integer scales of the block's halves; the first where it has one */
+    /* What sums of q are multiplied by, two at a time, to take back the offset of the codes or to give the sum of the
+     * minima: pairs[b] for the halves of block b where these have sub-scales of their own, else pairs[i] for blocks
+     * 2 i and 2 i + 1. */
+    int16_t pairs[CHUNK][LANES][2];
 };
 
 /* Blocks [first, first + count) of the rows; count <= CHUNK, and CHUNK for the K types. */
 typedef void fill_fn(struct rows p, int64_t first, int count, struct panel *out);
 
-/* A few tokens' activations for the columns of a panel, and what every row needs of them. */
-struct tile {
-    const int8_t *one;                  /* q of a tile of one token */
-    int8_t q[TILE][32 * CHUNK];         /* of more */
-    int32_t block_start[TILE][CHUNK];   /* -offset * sum of the block's q: where an integer sum starts */
-    int32_t half_start[TILE][2 * CHUNK];
-    float scale[TILE][CHUNK];
-    float min_scale[TILE][CHUNK];       /* scale * sum of the block's q */
-    int16_t sums[TILE][2 * CHUNK];
+/* What every row needs of a token's block besides its codes; it depends on the form and the offset of the codes. */
+union term {
+    int32_t start;   /* -offset * sum of q: where an integer sum starts */
+    float min_scale; /* scale * sum of q */
 };
+
+/* A few tokens of one group at the columns of a panel. From one block of 32 to the next, scale and term move by
+ * `rows`; q does so every other block, by 64 * rows, and by 32 in between. Tokens are 1, 64 and SUPER_SUMS apart. */
+struct tile {
+    int32_t rows;
+    const int8_t *q;
+    const float *scale;
+    const union term *term;
+    const int16_t *sums; /* of 256 columns */
+};
+
+INLINE const int8_t *tile_q(const struct tile *x, int token, int block) {
+    return x->q + (block / 2 * x->rows + token) * 64 + block % 2 * 32;
+}
 
 /* Adds `count` blocks of the panel times the tile's tokens to acc: LANES floats per token, ld floats apart. */
 typedef void core_fn(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld);
@@ -175,7 +189,21 @@ INLINE vi sub_pair(const vi s[4], int b) {
     return vi_sar16(vi_shuffle8(s[b / 2], vi_repeat128(b % 2 ? second : first)), 8);
 }
 
-INLINE vf byte_float(vi s, int n) { return vf_of(vi_and(vi_shr32(s, 8 * n), vi_set32(255))); }
+/* A sub-scale as the level's core multiplies by it: sums of 32 bits with AVX-512, pairs of 16 with AVX2. */
+INLINE vi sub_factor(vi s) {
+#if defined(__AVX512F__)
+    return s;
+#else
+    return vi_or(vi_and(s, vi_set32(0xffff)), vi_shl32(s, 16));
+#endif
+}
+
+/* The sub-scales of a block's halves, and for codes with an offset what takes it back. */
+INLINE void put_subs(vi pair, int b, int offset, struct panel *out) {
+    vi_store(out->sub[b][0], sub_factor(vi_sar32(vi_shl32(pair, 16), 16)));
+    vi_store(out->sub[b][1], sub_factor(vi_sar32(pair, 16)));
+    if (offset) vi_store(out->pairs[b], vi_mul16(pair, vi_set16(-offset)));
+}
 
 /* 32 bytes of every row: the eight steps of a block. */
 INLINE void load_steps(struct rows p, int64_t at, vi t[8]) {
@@ -198,13 +226,15 @@ static void fill_Q2_K(struct rows p, int64_t first, int count, struct panel *out
         UNROLL for (int i = 0; i < 4; i++) UNROLL for (int j = 0; j < 8; j++)
             vi_store(out->codes[4 * half + i][j], move_bits(q[j], 2 * i, 0, 3));
     }
+    vf_store(out->d[0], d);
+    vf_store(out->m[0], m);
     for (int b = 0; b < count; b++) {
-        vf_store(out->d[b], d);
-        vf_store(out->m[b], m);
-        vi_store(out->sub[b], sub_pair(low, b));
-        vi_store(out->submin[b], sub_pair(high, b));
+        put_subs(sub_pair(low, b), b, 0, out);
+        vi_store(out->pairs[b], sub_pair(high, b));
     }
 }
+
+enum { Q3_K_OFFSET = 4, Q6_K_OFFSET = 32 };
 
 static void fill_Q3_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q3_k);
@@ -223,10 +253,8 @@ static void fill_Q3_K(struct rows p, int64_t first, int count, struct panel *out
             vi_store(out->codes[4 * half + i][j], code);
         }
     }
-    for (int b = 0; b < count; b++) {
-        vf_store(out->d[b], d);
-        vi_store(out->sub[b], sub_pair(s, b));
-    }
+    vf_store(out->d[0], d);
+    for (int b = 0; b < count; b++) put_subs(sub_pair(s, b), b, Q3_K_OFFSET, out);
 }
 
 /* The twelve bytes of six-bit scales and minima that Q4_K and Q5_K share, and their two half-precision factors. */
@@ -238,9 +266,13 @@ INLINE void put_k_scales(struct rows p, int64_t at, int count, struct panel *out
     min[0] = vi_and(t[2], vi_set8(63));
     scale[1] = vi_or(low_nibbles(t[3]), move_bits(t[1], 6, 4, 48));
     min[1] = vi_or(high_nibbles(t[3]), move_bits(t[2], 6, 4, 48));
-    for (int b = 0; b < count; b++) {
-        vf_store(out->d[b], vf_mul(d, byte_float(scale[b / 4], b % 4)));
-        vf_store(out->m[b], vf_mul(m, byte_float(min[b / 4], b % 4)));
+    vf_store(out->d[0], d);
+    vf_store(out->m[0], m);
+    for (int b = 0; b < count; b++)
+        vi_store(out->sub[b][0], sub_factor(vi_and(vi_shr32(scale[b / 4], 8 * (b % 4)), vi_set32(255))));
+    for (int i = 0; i < count / 2; i++) {
+        vi two = vi_shr32(min[i / 2], 16 * (i % 2));
+        vi_store(out->pairs[i], vi_or(vi_and(two, vi_set32(255)), vi_and(vi_shl32(two, 8), vi_set32(255 << 16))));
     }
 }
 
@@ -291,21 +323,25 @@ static void fill_Q6_K(struct rows p, int64_t first, int count, struct panel *out
             }
         }
     }
-    for (int b = 0; b < count; b++) {
-        vf_store(out->d[b], d);
-        vi_store(out->sub[b], sub_pair(s, b));
-    }
+    vf_store(out->d[0], d);
+    for (int b = 0; b < count; b++) put_subs(sub_pair(s, b), b, Q6_K_OFFSET, out);
 }
 
 static void fill_IQ4_XS(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct iq4_xs);
     vi head = load_words(p, at), low = load_words(p, at + 4), table = code_table(iq4_codes, WIDE_OFFSET);
-    vf d = vf_of_half(head);
-    for (int b = 0; b < count; b++) {
-        vi four = vi_and(vi_shr32(low, 4 * b), vi_set32(15)), two = vi_and(vi_shr32(head, 16 + 2 * b), vi_set32(3));
-        vi scale = vi_sub32(vi_or(four, vi_shl32(two, 4)), vi_set32(32));
-        vf_store(out->d[b], vf_mul(d, vf_of(scale)));
-        put_looked_up(p, at + 8 + 16 * b, table, out->codes[b]);
+    vf_store(out->d[0], vf_of_half(head));
+    for (int b = 0; b < count; b += 2) {
+        vi scale[2];
+        for (int i = 0; i < 2; i++) {
+            vi four = vi_and(vi_shr32(low, 4 * (b + i)), vi_set32(15));
+            vi two = vi_and(vi_shr32(head, 16 + 2 * (b + i)), vi_set32(3));
+            scale[i] = vi_sub32(vi_or(four, vi_shl32(two, 4)), vi_set32(32));
+            vi_store(out->sub[b + i][0], sub_factor(scale[i]));
+            put_looked_up(p, at + 8 + 16 * (b + i), table, out->codes[b + i]);
+        }
+        vi both = vi_or(vi_and(scale[0], vi_set32(0xffff)), vi_shl32(scale[1], 16));
+        vi_store(out->pairs[b / 2], vi_mul16(both, vi_set16(-WIDE_OFFSET)));
     }
 }
 

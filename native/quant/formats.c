@@ -18,12 +18,13 @@ const int8_t mxfp4_codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, 
 enum form form_of(int32_t type) {
     switch (type) {
     case LL_Q4_1:
-    case LL_Q5_1:
-    case LL_Q4_K:
-    case LL_Q5_K: return FORM_MIN;
+    case LL_Q5_1: return FORM_MIN;
     case LL_Q3_K:
-    case LL_Q6_K: return FORM_SUB;
-    case LL_Q2_K: return FORM_SUBMIN;
+    case LL_Q6_K:
+    case LL_IQ4_XS: return FORM_SUPER;
+    case LL_Q2_K:
+    case LL_Q4_K:
+    case LL_Q5_K: return FORM_SUPER_MIN;
     case LL_F32:
     case LL_F16:
     case LL_BF16: return FORM_FLOAT;
@@ -87,8 +88,10 @@ static void unpack_q3_k(const struct q3_k *s, int j, struct block32 *out) {
 static void k_scale_min(const uint8_t *s, int j, const uint8_t *d, const uint8_t *dmin, struct block32 *out) {
     int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
     int min = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
-    out->d = load_f16(d) * (float)scale;
-    out->m = -(load_f16(dmin) * (float)min);
+    out->sub[0] = out->sub[1] = (int16_t)scale;
+    out->submin[0] = out->submin[1] = (int16_t)min;
+    out->d = load_f16(d);
+    out->m = -load_f16(dmin);
 }
 
 static void unpack_q4_k(const struct q4_k *s, int j, struct block32 *out) {
@@ -117,7 +120,8 @@ static void unpack_q6_k(const struct q6_k *s, int j, struct block32 *out) {
 static void unpack_iq4_xs(const struct iq4_xs *s, int j, struct block32 *out) {
     int low = (s->scales_l[j / 2] >> (4 * (j % 2))) & 15, high = (load_u16(s->scales_h) >> (2 * j)) & 3;
     lookup_codes(s->qs + 16 * j, iq4_codes, out);
-    out->d = load_f16(s->d) * (float)((low | high << 4) - 32);
+    out->sub[0] = out->sub[1] = (int16_t)((low | high << 4) - 32);
+    out->d = load_f16(s->d);
 }
 
 /* Types whose own block is 32 columns. */
@@ -207,7 +211,7 @@ void decode_row(int32_t type, const void *src, int64_t n, float *dst) {
         unpack_block(type, src, b, &block);
         for (int c = 0; c < 32; c++) {
             float d = block.d * (float)block.sub[c / 16], value = d * (float)block.code[c];
-            if (form == FORM_MIN || form == FORM_SUBMIN) value += block.m * (float)block.submin[c / 16];
+            if (form == FORM_MIN || form == FORM_SUPER_MIN) value += block.m * (float)block.submin[c / 16];
             dst[32 * b + c] = value;
         }
     }

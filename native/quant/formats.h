@@ -5,9 +5,11 @@
  *     value(c) = (d * sub[c / 16]) * code[c]                       types with sub-scales
  *              =  d * code[c]                                      the others
  *   followed by + m * submin[c / 16] or + m where the type has minima (m of the K types is negated here).
- * What a kernel must know of a type beside unpacking is which of these four forms it has: its `form`. */
+ * What a kernel must know of a type beside unpacking is which of these four forms it has: its `form`. Types whose own
+ * block is 256 columns are super forms: their d and m belong to all 256, and what differs inside are integers. */
 #ifndef FORMATS_H
 #define FORMATS_H
+#include <stdbool.h>
 #include <stdint.h>
 #include "types.h"
 
@@ -32,7 +34,7 @@ struct iq4_nl { uint8_t d[2], qs[16]; };
 struct iq4_xs { uint8_t d[2], scales_h[2], scales_l[4], qs[128]; };
 struct mxfp4 { uint8_t e, qs[16]; };
 
-enum form { FORM_FLOAT, FORM_PLAIN, FORM_MIN, FORM_SUB, FORM_SUBMIN };
+enum form { FORM_FLOAT, FORM_PLAIN, FORM_MIN, FORM_SUPER, FORM_SUPER_MIN };
 
 /* 32 columns of a row. sub and submin are 1 where the type has none, m is 0. */
 struct block32 {
@@ -44,6 +46,7 @@ struct block32 {
 extern const int8_t iq4_codes[16], mxfp4_codes[16]; /* what the four-bit indexes of these types stand for */
 
 enum form form_of(int32_t type); /* of a known type */
+static inline bool is_super(enum form form) { return form == FORM_SUPER || form == FORM_SUPER_MIN; }
 
 /* Block b (columns 32 b to 32 b + 31) of a row of a quantized type. */
 void unpack_block(int32_t type, const void *row, int64_t b, struct block32 *out);

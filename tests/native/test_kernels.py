@@ -92,9 +92,14 @@ def columns(name: str, count: int) -> int:
     return block * count if block == 32 else block * -(-count // 8)
 
 
-def quantized(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Finite activations (n, cols) as the kernels see them: int8 under one float32 scale per 32 columns; float64."""
-    blocks = x.reshape(len(x), -1, 32)
+def width(name: str) -> int:
+    """Columns of activations that share a scale: those of the type's own block."""
+    return GGML_QUANT_SIZES[GGMLQuantizationType[name]][0]
+
+
+def quantized(name: str, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Finite activations (n, cols) as the kernels see them: int8 under one float32 scale per block; float64."""
+    blocks = x.reshape(len(x), -1, width(name))
     top = np.abs(blocks).max(axis=2, keepdims=True)
     q = np.rint(blocks * (np.float32(127) / top)).astype(np.float64)
     return np.asarray(q * (top / np.float32(127)).astype(np.float64)).reshape(x.shape)
@@ -154,7 +159,7 @@ def test_products_against_float64(name: str, level: str, guarded: Guarded) -> No
     for rows, count, n in SHAPES:
         raw = weights(rng, name, rows, columns(name, count))
         x = (rng.standard_normal((n, columns(name, count))) * 10.0 ** rng.integers(-9, 9)).astype(np.float32)
-        used = x.astype(np.float64) if name in FLOATS else quantized(x)
+        used = x.astype(np.float64) if name in FLOATS else quantized(name, x)
         w = decoded(name, raw).reshape(rows, -1).astype(np.float64)
         size = np.linalg.norm(used, axis=1)[:, None] * np.linalg.norm(w, axis=1)
         error = np.abs(multiply(level, name, raw, x, guarded, slack=1) - used @ w.T)
@@ -168,8 +173,8 @@ def test_rounding_of_activations_is_bounded(name: str, level: str, guarded: Guar
     rng, (rows, n) = seeded(), (20, 5)
     raw, x = weights(rng, name, rows, 1024), rng.standard_normal((n, 1024)).astype(np.float32)
     w = decoded(name, raw).reshape(rows, -1).astype(np.float64)
-    half_step = np.abs(x.reshape(n, -1, 32)).max(axis=2).astype(np.float64) / 254
-    bound = np.repeat(half_step, 32, axis=1) @ np.abs(w).T
+    half_step = np.abs(x.reshape(n, -1, width(name))).max(axis=2).astype(np.float64) / 254
+    bound = np.repeat(half_step, width(name), axis=1) @ np.abs(w).T
     error = np.abs(multiply(level, name, raw, x, guarded) - x.astype(np.float64) @ w.T)
     assert (error <= 1.001 * bound).all()
 

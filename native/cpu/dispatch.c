@@ -7,7 +7,8 @@
 
 static const struct kernels *table_of(enum cpu_level level) {
 #if defined(LL_X86)
-    if (level >= CPU_AVX512) return kernels_avx512(); /* amx: the same bits as avx512, and no table of its own yet */
+    if (level == CPU_AMX) return kernels_amx();
+    if (level == CPU_AVX512) return kernels_avx512();
     if (level == CPU_AVX2) return kernels_avx2();
 #endif
     return level == CPU_SCALAR ? &kernels_scalar : NULL;

@@ -20,6 +20,9 @@ struct panel {
      * minima: pairs[b] for the halves of block b where these have sub-scales of their own, else pairs[i] for blocks
      * 2 i and 2 i + 1. */
     int16_t pairs[CHUNK][LANES][2];
+#if defined(__AMX_INT8__)
+    uint8_t high[CHUNK][8][LANES][4]; /* second bytes of codes that have become 16-bit weights */
+#endif
 };
 
 /* Blocks [first, first + count) of the rows; count <= CHUNK, and CHUNK for the K types. */

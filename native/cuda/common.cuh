@@ -28,14 +28,21 @@ struct step_arrays {
     float *rotation;
 };
 
-/* What the next products multiply: (n, k) floats and, for quantized weights, int8 codes under a scale per 32 columns
- * with the sums of sixteen of them (cpu/kernels.h). */
+/* int8 activations under one scale per `width` columns (cpu/kernels.h), in plain order, with the sums of sixteen. */
+struct quants {
+    int8_t *q;      /* (n, k) */
+    float *scale;   /* (n, k / width) */
+    int16_t *sums;  /* (n, k / 16) */
+};
+
+/* Which quants the products of some weights need; their sum for several. */
+enum width { WIDTH_NONE, WIDTH_32, WIDTH_256 };
+
+/* What the next products multiply: (n, k) floats and, for quantized weights, their codes. */
 struct input {
     int32_t n, k;
     const float *x;
-    int8_t *q;      /* (n, k) */
-    float *scale;   /* (n, k / 32) */
-    int16_t *sums;  /* (n, k / 16) */
+    struct quants blocks, supers; /* of width 32 and 256 */
 };
 
 struct cuda {
@@ -67,11 +74,11 @@ static inline unsigned tiles(int64_t n, int64_t tile) { return (unsigned)((n + t
 
 /* ---- operations, one file each ---- */
 
-/* Makes x (n, k) the input of the products that follow; `quantized`: one of them needs int8 activations. */
-void cuda_set_input(struct cuda *d, const float *x, int32_t n, int32_t k, bool quantized);
+/* Makes x (n, k) the input of the products that follow, which need the quants of `widths`. */
+void cuda_set_input(struct cuda *d, const float *x, int32_t n, int32_t k, int widths);
 /* out (n, rows) = input times w, plus its bias; `add`: out += that. */
 void cuda_product(struct cuda *d, const struct linear *w, float *out, bool add);
-bool cuda_is_quantized(const struct linear *w);
+int cuda_widths(const struct linear *w); /* an enum width */
 
 /* out row i = norm of x row index[i], or of row i where index is NULL. */
 void cuda_norm(struct cuda *d, const float *x, const int32_t *index, int32_t n, int32_t k, const float *w, float *out);

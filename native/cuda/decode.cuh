@@ -111,8 +111,10 @@ static __device__ inline void unpack_scale_min(const uint8_t *s, int32_t j, cons
                                                struct codes *out) {
     int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
     int min = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
-    out->d = load_half(d) * (float)scale;
-    out->m = -(load_half(dmin) * (float)min);
+    out->sub[0] = out->sub[1] = scale;
+    out->submin[0] = out->submin[1] = min;
+    out->d = load_half(d);
+    out->m = -load_half(dmin);
 }
 
 static __device__ inline void unpack_q4_k(const struct q4_k *s, int32_t j, struct codes *out) {
@@ -144,7 +146,8 @@ static __device__ inline void unpack_iq4_xs(const struct iq4_xs *s, int32_t j, s
     int low = (s->scales_l[j / 2] >> (4 * (j % 2))) & 15, high = (load_16(s->scales_h) >> (2 * j)) & 3;
     unpack_nibbles(s->qs + 16 * j, out);
     look_up_all(IQ4_LOW, IQ4_HIGH, out);
-    out->d = load_half(s->d) * (float)((low | high << 4) - 32);
+    out->sub[0] = out->sub[1] = (low | high << 4) - 32;
+    out->d = load_half(s->d);
 }
 
 /* Types whose own block is 32 columns and begins with its scale. */
@@ -183,18 +186,18 @@ static __device__ __forceinline__ void unpack(int32_t type, const uint8_t *row, 
 
 /* Which of the four forms of quant/formats.h a quantized type has, or that it is a float. */
 static __host__ __device__ constexpr enum form form_of_type(int32_t type) {
-    return type == LL_F32 || type == LL_F16 || type == LL_BF16                        ? FORM_FLOAT
-           : type == LL_Q4_1 || type == LL_Q5_1 || type == LL_Q4_K || type == LL_Q5_K ? FORM_MIN
-           : type == LL_Q3_K || type == LL_Q6_K                                       ? FORM_SUB
-           : type == LL_Q2_K                                                          ? FORM_SUBMIN
-                                                                                      : FORM_PLAIN;
+    return type == LL_F32 || type == LL_F16 || type == LL_BF16        ? FORM_FLOAT
+           : type == LL_Q4_1 || type == LL_Q5_1                       ? FORM_MIN
+           : type == LL_Q3_K || type == LL_Q6_K || type == LL_IQ4_XS  ? FORM_SUPER
+           : type == LL_Q2_K || type == LL_Q4_K || type == LL_Q5_K    ? FORM_SUPER_MIN
+                                                                      : FORM_PLAIN;
 }
 
 /* Column c, of 32, as a float: the order of quant/formats.c's decode_row. */
 static __device__ inline float value_of(enum form form, const struct codes *w, int32_t c) {
     float code = (float)(int8_t)(w->word[c / 4] >> (8 * (c % 4)));
     float value = w->d * (float)w->sub[c / 16] * code;
-    return form == FORM_MIN || form == FORM_SUBMIN ? value + w->m * (float)w->submin[c / 16] : value;
+    return form == FORM_MIN || form == FORM_SUPER_MIN ? value + w->m * (float)w->submin[c / 16] : value;
 }
 
 /* Column c of a row of floats. */

@@ -80,15 +80,20 @@ static uint64_t widest_input(const struct model *m) {
     return (uint64_t)(q > widest ? q : widest) + 31; /* quantized rows come in blocks of 32 */
 }
 
+static void lay_out_quants(struct quants *out, uint64_t n, uint64_t k, uint64_t width, struct arena *a) {
+    out->q = (int8_t *)take(a, n * k, 1);
+    out->scale = (float *)take(a, n * (k / width), sizeof(float));
+    out->sums = (int16_t *)take(a, n * (k / 16), sizeof(int16_t));
+}
+
 static void lay_out_buffers(struct cuda *d, const ll_runner_config *c, struct arena *a) {
     const struct model *m = &d->model;
     uint64_t n = (uint64_t)c->max_tokens, f = sizeof(float), wide = widest_input(m);
     uint64_t q = (uint64_t)m->n_heads * (uint64_t)m->head_dim, kv = (uint64_t)m->n_kv_heads * (uint64_t)m->head_dim;
     d->normed = (float *)take(a, n * (uint64_t)m->n_embd, f);
     d->up = (float *)take(a, n * (uint64_t)m->n_ff, f);
-    d->input.q = (int8_t *)take(a, n * wide, 1);
-    d->input.scale = (float *)take(a, n * (wide / 32), f);
-    d->input.sums = (int16_t *)take(a, n * (wide / 16), sizeof(int16_t));
+    lay_out_quants(&d->input.blocks, n, wide, 32, a);
+    lay_out_quants(&d->input.supers, n, wide, 256, a);
     d->work.x = (float *)take(a, n * (uint64_t)m->n_embd, f);
     d->work.q = (float *)take(a, n * q, f);
     d->work.a = (float *)take(a, n * q, f);
@@ -240,9 +245,9 @@ static const float *cuda_logits(void *self) {
 static void cuda_norm_qkv(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
                           float *q, float *k, float *v) {
     struct cuda *d = (struct cuda *)dev;
-    bool quantized = cuda_is_quantized(&l->q) || cuda_is_quantized(&l->k) || cuda_is_quantized(&l->v);
+    int widths = cuda_widths(&l->q) | cuda_widths(&l->k) | cuda_widths(&l->v);
     cuda_norm(d, x, NULL, s->batch.n_tokens, m->n_embd, l->attn_norm, d->normed);
-    cuda_set_input(d, d->normed, s->batch.n_tokens, m->n_embd, quantized);
+    cuda_set_input(d, d->normed, s->batch.n_tokens, m->n_embd, widths);
     cuda_product(d, &l->q, q, false);
     cuda_product(d, &l->k, k, false);
     cuda_product(d, &l->v, v, false);
@@ -250,7 +255,7 @@ static void cuda_norm_qkv(void *dev, const struct model *m, const struct layer *
 
 static void cuda_linear_add(void *dev, const struct linear *w, const struct step *s, const float *in, float *x) {
     struct cuda *d = (struct cuda *)dev;
-    cuda_set_input(d, in, s->batch.n_tokens, w->w.cols, cuda_is_quantized(w));
+    cuda_set_input(d, in, s->batch.n_tokens, w->w.cols, cuda_widths(w));
     cuda_product(d, w, x, true);
 }
 
@@ -258,8 +263,7 @@ static void cuda_norm_glu(void *dev, const struct model *m, const struct layer *
                           float *h) {
     struct cuda *d = (struct cuda *)dev;
     cuda_norm(d, x, NULL, s->batch.n_tokens, m->n_embd, l->ffn_norm, d->normed);
-    cuda_set_input(d, d->normed, s->batch.n_tokens, m->n_embd,
-                   cuda_is_quantized(&l->gate) || cuda_is_quantized(&l->up));
+    cuda_set_input(d, d->normed, s->batch.n_tokens, m->n_embd, cuda_widths(&l->gate) | cuda_widths(&l->up));
     cuda_product(d, &l->gate, h, false);
     cuda_product(d, &l->up, d->up, false);
     cuda_swiglu(d, h, d->up, s->batch.n_tokens, m->n_ff);
@@ -268,7 +272,7 @@ static void cuda_norm_glu(void *dev, const struct model *m, const struct layer *
 static void cuda_head(void *dev, const struct model *m, const struct step *s, const float *x, float *logits) {
     struct cuda *d = (struct cuda *)dev;
     cuda_norm(d, x, s->batch.samples, s->batch.n_samples, m->n_embd, m->out_norm, d->normed);
-    cuda_set_input(d, d->normed, s->batch.n_samples, m->n_embd, cuda_is_quantized(&m->head));
+    cuda_set_input(d, d->normed, s->batch.n_samples, m->n_embd, cuda_widths(&m->head));
     cuda_product(d, &m->head, logits, false);
 }
 

@@ -37,11 +37,10 @@ DOOR int emulated_product(int32_t type, const uint8_t *w, int64_t row_bytes, int
                       send(&d, NULL, inputs),
                       send(&d, NULL, inputs / 8 + 4),
                       send(&d, NULL, inputs / 8 + 4)};
-    d.input.q = (int8_t *)memory[4];
-    d.input.scale = (float *)memory[5];
-    d.input.sums = (int16_t *)memory[6];
+    d.input.blocks = {(int8_t *)memory[4], (float *)memory[5], (int16_t *)memory[6]};
+    d.input.supers = d.input.blocks; /* a product needs one of them */
     struct linear linear = {{(const uint8_t *)memory[0], type, rows, k, row_bytes}, bias ? (float *)memory[2] : NULL};
-    cuda_set_input(&d, (const float *)memory[1], n, k, cuda_is_quantized(&linear));
+    cuda_set_input(&d, (const float *)memory[1], n, k, cuda_widths(&linear));
     cuda_product(&d, &linear, (float *)memory[3], false);
     if (twice) cuda_product(&d, &linear, (float *)memory[3], true);
     note(&d, cudaMemcpyAsync(out, memory[3], out_bytes, cudaMemcpyDeviceToHost, d.stream), "copy");

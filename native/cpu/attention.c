@@ -1,14 +1,16 @@
-/* Paged attention on the CPU. The matrix of scores never exists: each head of each token walks the KV blocks of its
- * row in the order of their absolute positions and folds them into a running softmax. What is folded when depends on
- * positions alone, so a token's bits are the same whatever the chunk, the neighbours or the block numbers. Slots
- * beyond a token's position, or outside its window, never enter the arithmetic.
+/* Paged attention on the CPU. The matrix of scores never exists: attention.h says what is folded when, and that it
+ * depends on positions alone, so a token's bits are the same whatever the chunk, the neighbours, the block numbers or
+ * the number of threads.
  *
- * One item of work is a tile of up to ATTEND_TILE tokens of one row and one KV head: the block's keys and values are
- * converted to float32 once and serve all query heads of the group and all tokens of the tile. */
-#include <math.h>
-#include <string.h>
+ * One item of work is a tile of neighbouring tokens of one row and one KV head; a tile so long that its worker would
+ * finish last is shared out by splits of the KV range, whose states are merged in their order afterwards. */
+#include "attention.h"
+
+#include <stdbool.h>
 
 #include "cpu.h"
+
+enum { TILE_QUERIES = 128, MAX_TILE_TOKENS = 64, PARTS_PER_THREAD = 16, ITEMS_PER_THREAD = 4 };
 
 struct attend {
     struct cpu *cpu;
@@ -19,71 +21,191 @@ struct attend {
     float *a;       /* the same */
 };
 
-int64_t attend_scratch(const struct model *m, int32_t block_size) {
-    int64_t group = m->n_heads / m->n_kv_heads;
-    int64_t blocks = 2 * (int64_t)block_size * m->head_dim; /* keys and values */
-    int64_t states = ATTEND_TILE * group * (m->head_dim + (int64_t)(sizeof(struct softmax) / sizeof(float)));
-    return (blocks + states + 64) * (int64_t)sizeof(float);
+const struct attend_kernels *attend_kernels_for(enum cpu_level level, int32_t kv_type, int32_t head_dim) {
+#if defined(LL_X86)
+    /* Two parts of bfloat16 are exact for the other types' values or nearly so; float32 is there to be exact. */
+    if (level == CPU_AMX && kv_type != LL_F32 && head_dim % 16 == 0) return &attend_amx;
+    if (level >= CPU_AVX512) return &attend_avx512;
+    if (level == CPU_AVX2) return &attend_avx2;
+#endif
+    (void)level, (void)kv_type, (void)head_dim;
+    return &attend_scalar;
 }
 
-/* Which slots of a block the token at `position` sees. */
-static void visible(int32_t position, int32_t window, int32_t start, int32_t size, int32_t *lo, int32_t *hi) {
-    int32_t first = window > 0 && position >= window ? position - window + 1 : 0;
-    *lo = first > start ? first - start : 0;
-    *hi = position - start + 1 < size ? position - start + 1 : size;
+/* ---- sizes ---- */
+
+static int32_t group_of(const struct model *m) { return m->n_heads / m->n_kv_heads; }
+
+int32_t attend_tile_tokens(const struct model *m) {
+    int32_t fit = TILE_QUERIES / group_of(m);
+    return fit > MAX_TILE_TOKENS ? MAX_TILE_TOKENS : fit > 0 ? fit : 1;
 }
 
-static void load_block(const struct cpu *c, int32_t block, int32_t layer, int32_t value, int32_t head, int32_t slots,
-                       int32_t head_dim, float *out) {
-    const uint8_t *from = c->pool + kv_offset(&c->kv, block, layer, value, head);
-    for (int32_t j = 0; j < slots; j++)
-        c->row->load(c->kv.type, head_dim, from + j * c->kv.row_bytes, out + j * head_dim);
+/* Floats of a state of so many queries, and the state that begins at `at`. */
+static int64_t state_floats(int32_t queries, int32_t head_dim) {
+    return (int64_t)((queries + 15) & ~15) * (2 + ((head_dim + 15) & ~15));
 }
 
-static void fold_block(const struct attend *w, const struct tile *tile, int32_t head, int32_t start, const float *keys,
-                       const float *values, struct softmax *states) {
-    const struct row_kernels *row = w->cpu->row;
-    int32_t n = w->m->head_dim, group = w->m->n_heads / w->m->n_kv_heads, lo, hi;
-    float scores[32];
-    for (int32_t t = 0; t < tile->count; t++) {
-        int32_t token = tile->first + t;
-        visible(w->s->position[token], w->m->layers[w->layer].window, start, w->cpu->kv.block_size, &lo, &hi);
-        if (lo >= hi) continue;
-        for (int32_t g = 0; g < group; g++) {
-            const float *q = w->q + ((int64_t)token * w->m->n_heads + head * group + g) * n;
-            row->scores(lo, hi, n, q, keys, w->m->attn_scale, scores);
-            row->fold(lo, hi, n, scores, values, &states[t * group + g]);
-        }
+static struct attend_state state_at(float *at, int32_t queries) {
+    int32_t padded = (queries + 15) & ~15;
+    return (struct attend_state){at, at + padded, at + 2 * (int64_t)padded};
+}
+
+static int64_t widest_state(const struct model *m) {
+    return state_floats(attend_tile_tokens(m) * group_of(m), m->head_dim);
+}
+
+int64_t attend_scratch(const struct attend_kernels *k, const struct model *m) {
+    int64_t states = 2 * widest_state(m) * (int64_t)sizeof(float);
+    return states + k->scratch(attend_tile_tokens(m) * group_of(m), m->head_dim);
+}
+
+int64_t attend_part_floats(const struct model *m, int32_t threads) {
+    return PARTS_PER_THREAD * (int64_t)threads * widest_state(m);
+}
+
+/* ---- a tile ---- */
+
+static struct attend_tile describe(const struct attend *w, const struct tile *tile, int32_t head) {
+    const struct cpu *c = w->cpu;
+    const struct model *m = w->m;
+    int64_t width = (int64_t)m->n_heads * m->head_dim, first = (int64_t)head * group_of(m) * m->head_dim;
+    return (struct attend_tile){
+        .kv_type = c->kv.type,
+        .head_dim = m->head_dim,
+        .group = group_of(m),
+        .tokens = tile->count,
+        .window = m->layers[w->layer].window,
+        .position = w->s->position[tile->first],
+        .scale = m->attn_scale,
+        .q = w->q + tile->first * width + first,
+        .q_ld = width,
+        .keys = c->pool + kv_offset(&c->kv, 0, w->layer, 0, head),
+        .to_values = c->kv.plane_bytes,
+        .row_bytes = c->kv.row_bytes,
+        .block_bytes = c->kv.block_bytes,
+        .blocks = w->s->batch.blocks + (int64_t)tile->row * w->s->batch.max_blocks,
+        .block_size = c->kv.block_size,
+    };
+}
+
+static float *output(const struct attend *w, const struct attend_tile *t) { return w->a + (t->q - w->q); }
+
+/* The splits that a tile sees: [first, last]. */
+static void splits(const struct attend *w, const struct tile *tile, int32_t *first, int32_t *last) {
+    struct attend_tile t = {.window = w->m->layers[w->layer].window, .position = w->s->position[tile->first]};
+    *first = attend_first_span(&t, 0) / ATTEND_SPLIT;
+    *last = (t.position + tile->count - 1) / ATTEND_SPLIT;
+}
+
+static void fold_split(const struct attend *w, const struct attend_tile *t, int32_t split, void *scratch,
+                       struct attend_state *state) {
+    int32_t begin = split * ATTEND_SPLIT, end = t->position + t->tokens;
+    w->cpu->attend->fold(t, begin, end - begin < ATTEND_SPLIT ? end : begin + ATTEND_SPLIT, scratch, state);
+}
+
+static float *part_at(const struct attend *w, const struct tile *tile, int32_t head, int32_t part) {
+    int32_t queries = tile->count * group_of(w->m);
+    return w->cpu->parts + tile->parts_at +
+           ((int64_t)head * tile->shares + part) * state_floats(queries, w->m->head_dim);
+}
+
+/* ---- items ---- */
+
+static void attend_whole(const struct attend *w, const struct attend_tile *t, int32_t first, int32_t last,
+                         float *scratch) {
+    const struct attend_kernels *k = w->cpu->attend;
+    int32_t queries = attend_queries(t);
+    int64_t floats = widest_state(w->m);
+    struct attend_state total = state_at(scratch, queries), next = state_at(scratch + floats, queries);
+    void *rest = scratch + 2 * floats;
+    k->prepare(t, rest);
+    fold_split(w, t, first, rest, &total);
+    for (int32_t split = first + 1; split <= last; split++) {
+        fold_split(w, t, split, rest, &next);
+        k->merge(queries, t->head_dim, &next, &total);
     }
+    k->finish(t, &total, output(w, t));
+}
+
+/* The tile whose items include this one: tiles lie in the order of their items. */
+static const struct tile *tile_of(const struct cpu *c, int32_t item) {
+    int32_t lo = 0, hi = c->n_tiles;
+    while (hi - lo > 1) {
+        int32_t middle = lo + (hi - lo) / 2;
+        if (c->tiles[middle].first_item <= item)
+            lo = middle;
+        else
+            hi = middle;
+    }
+    return &c->tiles[lo];
 }
 
 static void attend_item(void *arg, int32_t item, int32_t worker) {
     const struct attend *w = arg;
-    struct cpu *c = w->cpu;
-    int32_t n = w->m->head_dim, kv_heads = w->m->n_kv_heads, group = w->m->n_heads / kv_heads, size = c->kv.block_size;
-    const struct tile *tile = &c->tiles[item / kv_heads];
-    int32_t head = item % kv_heads, n_states = tile->count * group;
-    float *keys = op_scratch(c, worker), *values = keys + (int64_t)size * n, *acc = values + (int64_t)size * n;
-    struct softmax *states = (struct softmax *)(void *)(acc + (((int64_t)n_states * n + 15) & ~15));
-    memset(acc, 0, (size_t)n_states * (size_t)n * sizeof *acc);
-    for (int32_t i = 0; i < n_states; i++) states[i] = (struct softmax){-INFINITY, 0, acc + (int64_t)i * n};
+    const struct tile *tile = tile_of(w->cpu, item);
+    int32_t local = item - tile->first_item, head = local / tile->shares, part = local % tile->shares, first, last;
+    float *scratch = op_scratch(w->cpu, worker);
+    struct attend_tile t = describe(w, tile, head);
+    splits(w, tile, &first, &last);
+    if (tile->shares == 1) {
+        attend_whole(w, &t, first, last, scratch);
+        return;
+    }
+    struct attend_state state = state_at(part_at(w, tile, head, part), attend_queries(&t));
+    w->cpu->attend->prepare(&t, scratch);
+    fold_split(w, &t, first + part, scratch, &state);
+}
 
-    const int32_t *blocks = w->s->batch.blocks + (int64_t)tile->row * w->s->batch.max_blocks;
-    int32_t last = w->s->position[tile->first + tile->count - 1], window = w->m->layers[w->layer].window, lo, hi;
-    visible(w->s->position[tile->first], window, 0, INT32_MAX, &lo, &hi);
-    for (int32_t start = lo / size * size; start <= last; start += size) {
-        int32_t slots = last - start + 1 < size ? last - start + 1 : size;
-        load_block(c, blocks[start / size], w->layer, 0, head, slots, n, keys);
-        load_block(c, blocks[start / size], w->layer, 1, head, slots, n, values);
-        fold_block(w, tile, head, start, keys, values, states);
+/* Merges what was shared out. */
+static void merge_item(void *arg, int32_t item, int32_t worker) {
+    const struct attend *w = arg;
+    const struct cpu *c = w->cpu;
+    const struct tile *tile = &c->tiles[item / w->m->n_kv_heads];
+    int32_t head = item % w->m->n_kv_heads;
+    struct attend_tile t = describe(w, tile, head);
+    int32_t queries = attend_queries(&t);
+    (void)worker;
+    if (tile->shares == 1) return;
+    struct attend_state total = state_at(part_at(w, tile, head, 0), queries);
+    for (int32_t part = 1; part < tile->shares; part++) {
+        struct attend_state next = state_at(part_at(w, tile, head, part), queries);
+        c->attend->merge(queries, t.head_dim, &next, &total);
     }
-    for (int32_t i = 0; i < n_states; i++) {
-        int64_t q_head = (int64_t)(tile->first + i / group) * w->m->n_heads + head * group + i % group;
-        c->row->finish(n, &states[i], w->a + q_head * n);
+    c->attend->finish(&t, &total, output(w, &t));
+}
+
+/* Shares out the tiles that are more than a fair part of all work. Returns the number of items; `shared`: some are. */
+static int32_t share_out(const struct attend *w, bool *shared) {
+    struct cpu *c = w->cpu;
+    int32_t heads = w->m->n_kv_heads, first, last, items = 0;
+    int64_t total = 0, used = 0, room = attend_part_floats(w->m, c->config.threads);
+    for (int32_t i = 0; i < c->n_tiles; i++) {
+        splits(w, &c->tiles[i], &first, &last);
+        total += (int64_t)(last - first + 1) * heads;
     }
+    *shared = false;
+    for (int32_t i = 0; i < c->n_tiles; i++) {
+        struct tile *tile = &c->tiles[i];
+        splits(w, tile, &first, &last);
+        int32_t count = last - first + 1;
+        int64_t floats = heads * count * state_floats(tile->count * group_of(w->m), w->m->head_dim);
+        bool share = c->config.threads > 1 && count > 1 && used + floats <= room &&
+                     (int64_t)count * ITEMS_PER_THREAD * c->config.threads > total;
+        tile->shares = share ? count : 1;
+        tile->parts_at = used;
+        tile->first_item = items;
+        used += share ? floats : 0;
+        items += heads * tile->shares;
+        *shared = *shared || share;
+    }
+    return items;
 }
 
 void cpu_attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a) {
     struct attend w = {dev, m, s, layer, q, a};
-    team_run(w.cpu->team, w.cpu->n_tiles * m->n_kv_heads, attend_item, &w);
+    bool shared;
+    int32_t items = share_out(&w, &shared);
+    team_run(w.cpu->team, items, attend_item, &w);
+    if (shared) team_run(w.cpu->team, w.cpu->n_tiles * m->n_kv_heads, merge_item, &w);
 }

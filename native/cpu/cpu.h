@@ -2,19 +2,24 @@
  * ops.c (products, norms), attention.c and device.c (life and batches). */
 #ifndef CPU_H
 #define CPU_H
+#include "attention.h"
 #include "kernels.h"
 #include "ops.h"
 #include "row_kernels.h"
 #include "team.h"
 
-enum { ATTEND_TILE = 16 }; /* tokens of one row that share the conversion of a KV block */
-
 /* Tokens of one row that are attended together. */
-struct tile { int32_t row, first, count; /* tokens [first, first + count) of the batch */ };
+struct tile {
+    int32_t row, first, count; /* tokens [first, first + count) of the batch */
+    /* how this layer's attention shares it out (attention.c): */
+    int32_t first_item, shares; /* shares: pieces per KV head */
+    int64_t parts_at;           /* where in cpu.parts their states lie */
+};
 
 struct cpu {
     const struct kernels *kernels;
     const struct row_kernels *row;
+    const struct attend_kernels *attend;
     struct team *team;
     ll_runner_config config;
     const struct model *model;
@@ -27,6 +32,7 @@ struct cpu {
     float *rotation;         /* (max_tokens, rope_dims / 2, 2) */
     struct tile *tiles;      /* (max_tokens) of this step */
     int32_t n_tiles;
+    float *parts;            /* states of tiles that are shared out (attend_part_floats) */
     float *normed;           /* (max_tokens, n_embd) */
     struct quants blocks, supers; /* of the widest input */
     uint8_t *scratch;        /* (threads, scratch_bytes) */
@@ -37,7 +43,9 @@ struct cpu {
 extern const struct ops cpu_ops;
 
 /* attention.c */
-int64_t attend_scratch(const struct model *m, int32_t block_size);
+int32_t attend_tile_tokens(const struct model *m);
+int64_t attend_scratch(const struct attend_kernels *k, const struct model *m);
+int64_t attend_part_floats(const struct model *m, int32_t threads);
 void cpu_attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a);
 
 /* ops.c: floats of output that a worker may hold aside */

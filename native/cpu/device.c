@@ -22,6 +22,7 @@ static void lay_out(struct cpu *c, const struct model *m, struct arena *a) {
     c->row_of = arena_take(a, n, sizeof(int32_t));
     c->position = arena_take(a, n, sizeof(int32_t));
     c->tiles = arena_take(a, n, sizeof(struct tile));
+    c->parts = arena_take(a, (uint64_t)attend_part_floats(m, c->config.threads), f);
     c->rotation = arena_take(a, n * (uint64_t)m->rope_dims, f);
     c->normed = arena_take(a, n * (uint64_t)m->n_embd, f);
     uint64_t padded = (uint64_t)padded_tokens(c->config.max_tokens);
@@ -52,8 +53,11 @@ static int configure(struct cpu *c, const struct ll_model *model, const ll_runne
     c->kernels = kernels_for(NULL);
     if (!c->kernels) return LL_EINVAL; /* kernels_for() has said why */
     c->row = c->kernels->row;
+    enum cpu_level level = CPU_SCALAR;
+    TRY(cpu_level_in_use(&level));
+    c->attend = attend_kernels_for(level, config->kv_type, m->head_dim);
     int64_t tiles = 2 * tile_floats(config->max_tokens) * (int64_t)sizeof(float);
-    int64_t attend = attend_scratch(m, config->block_size);
+    int64_t attend = attend_scratch(c->attend, m);
     c->matmul_bytes = round_up(c->kernels->scratch(widest_input(m), config->max_tokens));
     c->scratch_bytes = c->matmul_bytes + round_up(tiles > attend ? tiles : attend);
     if (c->kv.block_bytes > INT64_MAX / config->n_blocks)
@@ -82,6 +86,7 @@ static void turn_token(void *arg, int32_t t, int32_t worker) {
 
 static int cpu_begin(void *self, const ll_batch *b, struct step *out) {
     struct cpu *c = self;
+    int32_t tile = attend_tile_tokens(c->model);
     c->n_tiles = 0;
     for (int32_t r = 0; r < b->n_rows; r++) {
         int32_t start = b->row_start[r], end = b->row_start[r + 1];
@@ -89,8 +94,8 @@ static int cpu_begin(void *self, const ll_batch *b, struct step *out) {
             c->row_of[t] = r;
             c->position[t] = b->row_pos[r] + (t - start);
         }
-        for (int32_t t = start; t < end; t += ATTEND_TILE)
-            c->tiles[c->n_tiles++] = (struct tile){r, t, end - t < ATTEND_TILE ? end - t : ATTEND_TILE};
+        for (int32_t t = start; t < end; t += tile)
+            c->tiles[c->n_tiles++] = (struct tile){.row = r, .first = t, .count = end - t < tile ? end - t : tile};
     }
     team_run(c->team, b->n_tokens, turn_token, c);
     *out = (struct step){*b, c->row_of, c->position, c->rotation};

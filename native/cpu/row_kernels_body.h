@@ -68,15 +68,6 @@ static void write_q8_0(int32_t n, const float *x, uint8_t *row) {
     }
 }
 
-static void read_q8_0(int32_t n, const uint8_t *row, float *x) {
-    for (int32_t b = 0; b < n / 32; b++, x += 32, row += 34) {
-        uint16_t half;
-        memcpy(&half, row, 2);
-        float scale = f16_to_f32(half);
-        for (int i = 0; i < 32; i++) x[i] = scale * (float)(int8_t)row[2 + i];
-    }
-}
-
 static void write_f16(int32_t n, const float *x, uint16_t *row) {
     int32_t i = 0;
     for (; i + 16 <= n; i += 16) v16_store_half(row + i, v16_load(x + i));
@@ -85,18 +76,6 @@ static void write_f16(int32_t n, const float *x, uint16_t *row) {
 
 static void write_bf16(int32_t n, const float *x, uint16_t *row) {
     for (int32_t i = 0; i < n; i++) row[i] = f32_to_bf16(x[i]);
-}
-
-static void read_f16(int32_t n, const uint16_t *row, float *x) {
-    int32_t i = 0;
-    for (; i + 16 <= n; i += 16) v16_store(x + i, v16_load_half(row + i));
-    for (; i < n; i++) x[i] = f16_to_f32(row[i]);
-}
-
-static void read_bf16(int32_t n, const uint16_t *row, float *x) {
-    int32_t i = 0;
-    for (; i + 16 <= n; i += 16) v16_store(x + i, v16_load_bf16(row + i));
-    for (; i < n; i++) x[i] = bf16_to_f32(row[i]);
 }
 
 static void store(int32_t type, int32_t n, const float *x, void *row) {
@@ -108,61 +87,4 @@ static void store(int32_t type, int32_t n, const float *x, void *row) {
     }
 }
 
-static void load(int32_t type, int32_t n, const void *row, float *x) {
-    switch (type) {
-    case LL_F16: read_f16(n, row, x); break;
-    case LL_BF16: read_bf16(n, row, x); break;
-    case LL_Q8_0: read_q8_0(n, row, x); break;
-    default: memcpy(x, row, (size_t)n * sizeof *x);
-    }
-}
-
-/* ---- attention ---- */
-
-static void scores(int32_t lo, int32_t hi, int32_t n, const float *q, const float *k, float scale, float *out) {
-    int32_t rest = n % 16;
-    for (int32_t j = lo; j < hi; j++) {
-        const float *row = k + (int64_t)j * n;
-        v16 sum = v16_set(0);
-        int32_t i = 0;
-        for (; i + 16 <= n; i += 16) sum = v16_fma(v16_load(q + i), v16_load(row + i), sum);
-        if (rest) sum = v16_fma(v16_load_part(q + i, rest), v16_load_part(row + i, rest), sum);
-        out[j] = v16_sum(sum) * scale;
-    }
-}
-
-/* The weights of one block's slots; those outside [lo, hi) get exactly 0 and so leave the sum alone. */
-static float weigh(int32_t lo, int32_t hi, float max, float *scores) {
-    for (int32_t j = 0; j < 32; j++) scores[j] = j >= lo && j < hi ? scores[j] - max : -INFINITY;
-    v16 a = v16_exp(v16_load(scores)), b = v16_exp(v16_load(scores + 16));
-    v16_store(scores, a);
-    v16_store(scores + 16, b);
-    return v16_sum(v16_add(a, b));
-}
-
-static void fold(int32_t lo, int32_t hi, int32_t n, float *scores, const float *v, struct softmax *s) {
-    float max = s->max, shrink[16];
-    for (int32_t j = lo; j < hi; j++) max = scores[j] > max ? scores[j] : max;
-    v16_store(shrink, v16_exp(v16_set(s->max - max))); /* 0 in the first block, where s->max is -INFINITY */
-    s->sum = fmaf(s->sum, shrink[0], weigh(lo, hi, max, scores));
-    s->max = max;
-    v16 old = v16_set(shrink[0]);
-    int32_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        v16 acc = v16_mul(v16_load(s->acc + i), old);
-        for (int32_t j = lo; j < hi; j++) acc = v16_fma(v16_set(scores[j]), v16_load(v + (int64_t)j * n + i), acc);
-        v16_store(s->acc + i, acc);
-    }
-    for (; i < n; i++) {
-        float acc = s->acc[i] * shrink[0];
-        for (int32_t j = lo; j < hi; j++) acc = fmaf(scores[j], v[(int64_t)j * n + i], acc);
-        s->acc[i] = acc;
-    }
-}
-
-static void finish(int32_t n, const struct softmax *s, float *out) {
-    float inverse = 1.0f / s->sum;
-    for (int32_t i = 0; i < n; i++) out[i] = s->acc[i] * inverse;
-}
-
-#define ROW_KERNELS {norm, add, swiglu, rotate, store, load, scores, fold, finish}
+#define ROW_KERNELS {norm, add, swiglu, rotate, store}

@@ -45,6 +45,23 @@ V16_INLINE float v16_sum(v16 a) {
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
 
+/* Lane i is v16_sum(in[i]). */
+V16_INLINE v16 v16_sums(const v16 in[16]) {
+    __m512 lane[4];
+    for (int i = 0; i < 4; i++) { /* in[i], in[4 + i], in[8 + i], in[12 + i] in a quarter each, four lanes left */
+        __m512 a =
+            _mm512_add_ps(_mm512_shuffle_f32x4(in[i], in[4 + i], 0x44), _mm512_shuffle_f32x4(in[i], in[4 + i], 0xee));
+        __m512 b = _mm512_add_ps(_mm512_shuffle_f32x4(in[8 + i], in[12 + i], 0x44),
+                                 _mm512_shuffle_f32x4(in[8 + i], in[12 + i], 0xee));
+        lane[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    __m512 a = _mm512_add_ps(_mm512_shuffle_ps(lane[0], lane[1], 0x44), _mm512_shuffle_ps(lane[0], lane[1], 0xee));
+    __m512 b = _mm512_add_ps(_mm512_shuffle_ps(lane[2], lane[3], 0x44), _mm512_shuffle_ps(lane[2], lane[3], 0xee));
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+/* The largest of lanes that are numbers. */
+V16_INLINE float v16_largest(v16 a) { return _mm512_reduce_max_ps(a); }
+
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
 #define V16_INLINE static inline __attribute__((always_inline))
@@ -92,6 +109,23 @@ V16_INLINE float v16_sum(v16 a) {
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
+V16_INLINE __m256 v8_sums(const v16 *in) { /* of in[0 .. 3] and in[4 .. 7], a half each */
+    __m256 lane[4];
+    for (int i = 0; i < 4; i++) {
+        __m256 a = _mm256_add_ps(in[i].lo, in[i].hi), b = _mm256_add_ps(in[4 + i].lo, in[4 + i].hi);
+        lane[i] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    }
+    __m256 a = _mm256_add_ps(_mm256_shuffle_ps(lane[0], lane[1], 0x44), _mm256_shuffle_ps(lane[0], lane[1], 0xee));
+    __m256 b = _mm256_add_ps(_mm256_shuffle_ps(lane[2], lane[3], 0x44), _mm256_shuffle_ps(lane[2], lane[3], 0xee));
+    return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
+}
+V16_INLINE v16 v16_sums(const v16 in[16]) { return (v16){v8_sums(in), v8_sums(in + 8)}; }
+V16_INLINE float v16_largest(v16 a) {
+    __m256 h = _mm256_max_ps(a.lo, a.hi);
+    __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
 
 #else /* the specification */
 #define V16_INLINE static inline
@@ -132,6 +166,12 @@ V16_INLINE float v16_sum(v16 a) {
         for (int i = 0; i < step; i++) a.lane[i] += a.lane[i + step];
     }
     return a.lane[0];
+}
+V16_INLINE v16 v16_sums(const v16 in[16]) { V16_LANES(v16_sum(in[i])); }
+V16_INLINE float v16_largest(v16 a) {
+    float largest = a.lane[0];
+    for (int i = 1; i < 16; i++) largest = a.lane[i] > largest ? a.lane[i] : largest;
+    return largest;
 }
 #undef V16_LANES
 

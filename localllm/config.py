@@ -140,3 +140,31 @@ class RunOptions:
     hide_reasoning: bool = option(False, "do not show what the model thinks before it answers", bool)
     stats: bool = option(False, "tell speed and memory on standard error", bool)
     json: bool = option(False, "print the answer, and all about it, as one JSON object", bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOptions:
+    """What only `localllm bench` has. Lists are numbers with commas between them."""
+
+    prefill: str = option("512", "tokens of the prompts to compute; 0 is none", short="-p", metavar="N,...")
+    decode: int = option(64, "tokens that each sequence generates; 0 is none", int, short="-n", metavar="N", least=0,
+                         most=2**20)  # fmt: skip
+    batch: str = option("1,8,32", "sequences that generate at once", short="-b", metavar="N,...")
+    depth: str = option("0", "tokens that a sequence has before it generates", short="-d", metavar="N,...")
+    repeats: int = option(5, "measured runs of each test, after one to warm up", int, short="-r", metavar="N", least=1,
+                          most=1000)  # fmt: skip
+    json: bool = option(False, "print one JSON object", bool)
+    profile: bool = option(False, "show the time of each operation of a step as well", bool)
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in ("prefill", "batch", "depth"):
+            self.numbers(name)
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """Those of a list."""
+        text, (least, most) = getattr(self, name), (1, 4096) if name == "batch" else (0, 2**20)
+        words = text.split(",")
+        if not all(word.strip().isdecimal() and least <= int(word) <= most for word in words):
+            raise InvalidArgument(f"{name} must be numbers from {least} to {most} with commas between, not {text!r}")
+        return tuple(int(word) for word in words)

@@ -28,6 +28,7 @@ static int check_config(const ll_runner_config *c) {
     TRY(check_range("n_blocks", c->n_blocks, 1, MAX_BLOCKS));
     TRY(check_range("max_tokens", c->max_tokens, 1, MAX_STEP));
     TRY(check_range("max_rows", c->max_rows, 1, c->max_tokens));
+    TRY(check_range("profile", c->profile, 0, 1));
     return check_range("max_samples", c->max_samples, 1, c->max_tokens);
 }
 
@@ -36,14 +37,21 @@ int ll_plan_runner(const ll_model *model, const ll_runner_config *config, ll_pla
     return config->device == LL_CUDA ? cuda_plan(model, config, out) : cpu_plan(model, config, out);
 }
 
+static int open_device(ll_runner *r, const ll_model *model, const ll_runner_config *config) {
+    TRY(config->device == LL_CUDA ? cuda_open(&r->device, model, config) : cpu_open(&r->device, model, config));
+    if (!config->profile) return LL_OK;
+    int status = profile_open(&r->profile, &r->device, config);
+    if (status) r->device.close(r->device.self);
+    return status;
+}
+
 int ll_runner_open(ll_runner **out, const ll_model *model, const ll_runner_config *config) {
     *out = NULL;
     TRY(check_config(config));
     ll_runner *r = calloc(1, sizeof *r);
     void *scratch = malloc(sample_scratch(model->view.n_vocab));
     int status = r && scratch ? LL_OK : fail(LL_ENOMEM, "no memory for a runner");
-    if (!status)
-        status = config->device == LL_CUDA ? cuda_open(&r->device, model, config) : cpu_open(&r->device, model, config);
+    if (!status) status = open_device(r, model, config);
     if (status) {
         free(scratch);
         free(r);
@@ -64,6 +72,12 @@ void ll_runner_close(ll_runner *runner) {
 }
 
 int32_t ll_runner_threads(const ll_runner *runner) { return runner->device.threads; }
+
+int ll_runner_work(const ll_runner *runner, ll_op_work *out) {
+    if (!runner->profile) return fail(LL_EINVAL, "profile: this runner was opened without it");
+    profile_get(runner->profile, out);
+    return LL_OK;
+}
 
 /* ---- a step ---- */
 
@@ -113,6 +127,7 @@ static int step(ll_runner *r, const ll_batch *batch) {
 }
 
 int ll_forward(ll_runner *runner, const ll_batch *batch) {
+    profile_start(runner->profile);
     runner->n_samples = 0;
     TRY(check_batch(runner, batch));
     uint32_t env = float_env_enter();
@@ -143,10 +158,13 @@ static int sample(const float *logits, int32_t n_logits, int32_t n_vocab, const 
 
 int ll_sample(ll_runner *runner, const ll_sampling *rows, int32_t n, int32_t max_top, int32_t *tokens, float *logprobs,
               int32_t *top_ids, float *top_logprobs) {
+    profile_start(runner->profile);
     const float *logits = runner->device.logits(runner->device.self);
     if (!logits) return LL_EDEVICE;
-    return sample(logits, runner->n_samples, runner->model->view.n_vocab, rows, n, max_top, tokens, logprobs, top_ids,
-                  top_logprobs, runner->sample_scratch);
+    int status = sample(logits, runner->n_samples, runner->model->view.n_vocab, rows, n, max_top, tokens, logprobs,
+                        top_ids, top_logprobs, runner->sample_scratch);
+    profile_stop(runner->profile, LL_OP_SAMPLE);
+    return status;
 }
 
 int ll_test_sample(const float *logits, int32_t n_vocab, const ll_sampling *rows, int32_t n, int32_t max_top,

@@ -18,6 +18,7 @@ from localllm.errors import LocalLLMError
 
 COMMANDS = {
     "run": "localllm.cli.run:run",
+    "bench": "localllm.cli.bench:bench",
     "tokenize": "localllm.cli.tokenize:tokenize",
 }
 

@@ -28,14 +28,7 @@ _SPLIT = re.compile(r"-00001-of-(\d{5})\.gguf$")
 
 def load(model: str | None, device: DeviceOptions, chat_template: str | None) -> LLM:
     """The model by its name; without one, the bundled model. chat_template is a file."""
-    if model is None:
-        path = demo_model_path()
-        if not path.exists():
-            raise FileError(f"the bundled model is missing ({path}); give a model with -m")
-    else:
-        from localllm.hub import resolve
-
-        path = resolve(model)
+    path = find(model)
     source = None if chat_template is None else read_text(chat_template)
     read_ahead(path)
     prestart()  # the process that renders templates gets ready while this one imports and opens
@@ -50,6 +43,18 @@ def load(model: str | None, device: DeviceOptions, chat_template: str | None) ->
         max_batch=1,
         chat_template=source,
     )
+
+
+def find(model: str | None) -> Path:
+    """The file of a model by its name; without one, the bundled model's."""
+    if model is None:
+        path = demo_model_path()
+        if not path.exists():
+            raise FileError(f"the bundled model is missing ({path}); give a model")
+        return path
+    from localllm.hub import resolve
+
+    return resolve(model)
 
 
 def read_ahead(path: Path) -> None:

@@ -6,17 +6,18 @@ a runner belongs to one thread at a time and refuses nothing by itself: the libr
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from array import array
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
-from localllm.bindings import check, ffi, lib
+from localllm.bindings import check, ffi, lib, text
 from localllm.engine.sequence import Row, Sampled, Sequence
 from localllm.params import SamplingParams
 
@@ -34,10 +35,25 @@ class RunnerConfig:
     threads: int = 0  # 0: one for each core that this process may use
     device: int = 0  # LL_CPU or LL_CUDA
     kv_type: int = 1  # LL_F16, LL_BF16, LL_F32 or LL_Q8_0
+    profile: bool = False  # keep account of each operation, for Runner.work()
 
     def native(self) -> Any:
-        names = ("device", "threads", "kv_type", "block_size", "n_blocks", "max_tokens", "max_rows", "max_samples")
-        return ffi.new("ll_runner_config *", {name: getattr(self, name) for name in names})
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "context"}
+        return ffi.new("ll_runner_config *", fields)
+
+
+class Work(NamedTuple):
+    """What one of a step's operations did and took. On a GPU, where a call only starts it, the time is at `finish`."""
+
+    operation: str
+    calls: int
+    nanoseconds: int
+    multiply_adds: int
+    bytes: int  # of weights and KV cache
+
+    def since(self, before: Work) -> Work:
+        """The difference of two accounts of one operation."""
+        return Work(self.operation, *(new - old for new, old in zip(self[1:], before[1:], strict=True)))
 
 
 class Runner:
@@ -75,6 +91,12 @@ class Runner:
             check(lib.ll_forward(self._handle, batch))
             check(lib.ll_logits(self._handle, _pointer("float *", out[start:stop])))
         return out
+
+    def work(self) -> list[Work]:
+        """What the operations of all steps so far took, in the order of a step. Needs RunnerConfig.profile."""
+        found = ffi.new("ll_op_work[]", lib.LL_OPS)
+        check(lib.ll_runner_work(self._handle, found))
+        return [Work(text(op.name), op.calls, op.nanoseconds, op.multiply_adds, op.bytes) for op in found]
 
     def _draw(self, seqs: list[Sequence]) -> list[Sampled]:
         if not seqs:

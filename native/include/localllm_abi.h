@@ -125,6 +125,7 @@ typedef struct {
     int32_t max_tokens; /* of one step, all rows together */
     int32_t max_rows;   /* sequences in one step */
     int32_t max_samples; /* tokens of one step that get logits */
+    int32_t profile;     /* 1: time the operations of each step, for ll_runner_work() */
 } ll_runner_config;
 
 typedef struct {
@@ -164,10 +165,35 @@ typedef struct {
     int32_t n_top;             /* how many top logprobs to report; -1: no logprob at all */
 } ll_sampling;
 
+/* The parts of a step, in their order. */
+enum {
+    LL_OP_BEGIN = 0, /* checks the batch and takes it to the device */
+    LL_OP_EMBED = 1,
+    LL_OP_NORM_QKV = 2,
+    LL_OP_ROTATE_STORE = 3,
+    LL_OP_ATTEND = 4,
+    LL_OP_ADD_OUT = 5, /* the attention's output product */
+    LL_OP_NORM_GLU = 6,
+    LL_OP_ADD_DOWN = 7, /* the feed-forward network's */
+    LL_OP_HEAD = 8,
+    LL_OP_FINISH = 9, /* waits for the device */
+    LL_OP_SAMPLE = 10,
+    LL_OPS = 11
+};
+
+typedef struct {
+    const char *name;
+    uint64_t calls, nanoseconds; /* a GPU works on after a call: its time shows in LL_OP_FINISH */
+    uint64_t multiply_adds;      /* of products and attention */
+    uint64_t bytes;              /* of weights and KV cache, each counted once per call and sequence */
+} ll_op_work;
+
 int ll_plan_runner(const ll_model *model, const ll_runner_config *config, ll_plan *out);
 int ll_runner_open(ll_runner **out, const ll_model *model, const ll_runner_config *config);
 void ll_runner_close(ll_runner *runner);
 int32_t ll_runner_threads(const ll_runner *runner);
+/* out (LL_OPS): all that was done since the runner was opened. LL_EINVAL unless it was opened with `profile`. */
+int ll_runner_work(const ll_runner *runner, ll_op_work *out);
 int ll_forward(ll_runner *runner, const ll_batch *batch);
 /* Copies the last step's logits: out is (n_samples, n_vocab). */
 int ll_logits(ll_runner *runner, float *out);
@@ -182,6 +208,16 @@ const char *ll_cpu_level(void);    /* scalar, avx2, avx512 or amx: what runs her
 const char *ll_cpu_features(void); /* the flags that were found, separated by spaces */
 int32_t ll_cuda_devices(void);     /* how many; 0 also when built without CUDA */
 const char *ll_cuda_status(void);  /* a sentence: which device, or why there is none */
+
+/* What `threads` (0: one per core) can do at once at the level in use. 0 where the machine has no such unit. */
+typedef struct {
+    double read_gb_s;   /* 1e9 bytes of memory per second */
+    double int8_tops;   /* 1e12 operations per second; a multiply-add is two */
+    double bf16_tflops;
+} ll_roof;
+
+/* Takes about a second. buffer_bytes, which should be far more than the caches hold, is the memory that is read. */
+int ll_measure_roof(int32_t threads, uint64_t buffer_bytes, ll_roof *out);
 
 /* ---- for tests ---- */
 

@@ -36,7 +36,7 @@ STEP_TOKENS = ModelOptions().step_tokens  # a prompt is computed in such pieces,
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Case:
     """prefill: `tokens` of one prompt. decode: `tokens` steps of `batch` sequences that have `depth` tokens."""
 
     kind: str
@@ -77,7 +77,7 @@ class Repeat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    test: Test
+    test: Case
     repeats: list[Repeat]
 
     @property
@@ -119,7 +119,7 @@ class Bench:
         self._salts = count()
         self._random = np.random.default_rng(1)
 
-    def run(self, test: Test, repeats: int, tell: Callable[[str], None] = lambda _: None) -> Result:
+    def run(self, test: Case, repeats: int, tell: Callable[[str], None] = lambda _: None) -> Result:
         """One warm-up and the repeats. `tell` hears what goes on."""
         once = self._prefill if test.kind == "prefill" else self._decoder(test, tell)
         found = []
@@ -128,12 +128,12 @@ class Bench:
             found.append(once(test))
         return Result(test, found[1:])
 
-    def _prefill(self, test: Test) -> Repeat:
+    def _prefill(self, test: Case) -> Repeat:
         seq = self._sequence(self._text(test.tokens), test.tokens + 1, next(self._salts))
         self._scheduler.add(seq)
         return self._measured(test.tokens, self._finish_all)
 
-    def _decoder(self, test: Test, tell: Callable[[str], None]) -> Callable[[Test], Repeat]:
+    def _decoder(self, test: Case, tell: Callable[[str], None]) -> Callable[[Case], Repeat]:
         """Computes the depth and returns what measures a repeat on it."""
         prompts = [(self._text(max(test.depth, 1)), next(self._salts)) for _ in range(test.batch)]
         if test.depth > 0:
@@ -146,7 +146,7 @@ class Bench:
                 self._step(STEP_TOKENS)
             return test.tokens
 
-        def once(test: Test) -> Repeat:
+        def once(test: Case) -> Repeat:
             seqs = self._submit(prompts, test.tokens + 1)
             # The cache has no block that is not full, nor a prompt's last token: one step computes these for all.
             while any(seq.computed < test.depth for seq in seqs):
@@ -198,7 +198,7 @@ class Bench:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], tests: list[Test], device: DeviceOptions) -> Iterator[Bench]:
+def opened(path: str | os.PathLike[str], tests: list[Case], device: DeviceOptions) -> Iterator[Bench]:
     """A bench with room for these tests. InvalidArgument names the test that is too long for the model or for the
     context that was asked for, MemoryLimitError the one whose KV cache does not fit."""
     longest = max(tests, key=lambda test: test.length)

@@ -13,7 +13,7 @@ from localllm.cli.options import collect, options
 from localllm.config import BenchOptions, DeviceOptions
 
 if TYPE_CHECKING:
-    from localllm.bench.measure import Test
+    from localllm.bench.measure import Case
 
 
 @click.command()
@@ -64,13 +64,13 @@ def bench(model: str | None, **values: Any) -> None:
             click.echo("\n" + table.profile_table(first), err=chosen.json)
 
 
-def _tests(chosen: BenchOptions) -> list[Test]:
-    from localllm.bench.measure import Test
+def _tests(chosen: BenchOptions) -> list[Case]:
+    from localllm.bench.measure import Case
 
-    tests = [Test("prefill", n) for n in chosen.numbers("prefill") if n]
+    tests = [Case("prefill", n) for n in chosen.numbers("prefill") if n]
     if chosen.decode:
         depths, batches = chosen.numbers("depth"), chosen.numbers("batch")
-        tests += [Test("decode", chosen.decode, batch, depth) for depth in depths for batch in batches]
+        tests += [Case("decode", chosen.decode, batch, depth) for depth in depths for batch in batches]
     return tests
 
 

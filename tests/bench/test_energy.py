@@ -1,0 +1,44 @@
+"""Energy counters, as files that a test writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from localllm.bench.energy import meter
+
+
+def zone(folder: Path, name: str, energy: int, most: int = 1_000_000) -> Path:
+    (folder / name).mkdir()
+    (folder / name / "max_energy_range_uj").write_text(f"{most}\n")
+    (folder / name / "energy_uj").write_text(f"{energy}\n")
+    return folder / name / "energy_uj"
+
+
+def test_packages_add_up_and_their_parts_do_not(tmp_path: Path) -> None:
+    first, second = zone(tmp_path, "intel-rapl:0", 100), zone(tmp_path, "intel-rapl:1", 500)
+    part = zone(tmp_path, "intel-rapl:0:0", 7)
+    read = meter("cpu", tmp_path)
+    assert read is not None
+    before = read()
+    first.write_text("2100")
+    second.write_text("3500")
+    part.write_text("9000")
+    assert read() - before == pytest.approx(5000e-6)
+
+
+def test_a_counter_starts_again(tmp_path: Path) -> None:
+    counter = zone(tmp_path, "intel-rapl:0", 999_000, most=999_999)
+    read = meter("cpu", tmp_path)
+    assert read is not None
+    before = read()
+    counter.write_text("500")
+    assert read() - before == pytest.approx(1500e-6)
+
+
+def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:
+    assert meter("cpu", tmp_path) is None
+    zone(tmp_path, "intel-rapl:0", 1).write_text("nonsense")
+    assert meter("cpu", tmp_path) is None
+    assert meter("cpu", tmp_path / "absent") is None

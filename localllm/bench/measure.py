@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -114,61 +114,67 @@ class Bench:
         self._runner = Runner(model, replace(plan.config(), profile=True))
         self.close = self._runner.close
         self.threads = self._runner.threads
-        self._scheduler = Scheduler(BlockManager(plan.n_blocks, plan.block_size), plan.max_batch)
         self._meter = meter(plan.device)
-        self._salts = count()
-        self._random = np.random.default_rng(1)
 
-    def run(self, test: Case, repeats: int, tell: Callable[[str], None] = lambda _: None) -> Result:
+    def run(self, case: Case, repeats: int, tell: Callable[[str], None] = lambda _: None) -> Result:
         """One warm-up and the repeats. `tell` hears what goes on."""
-        once = self._prefill if test.kind == "prefill" else self._decoder(test, tell)
+        trial = _Trial(self._runner, case, self._meter)
+        if case.depth > 0:
+            tell(f"{case}: filling the KV cache")
+            trial.fill()
         found = []
         for i in range(repeats + 1):
-            tell(f"{test}: repeat {i} of {repeats}" if i else f"{test}: warm-up")
-            found.append(once(test))
-        return Result(test, found[1:])
+            tell(f"{case}: repeat {i} of {repeats}" if i else f"{case}: warm-up")
+            found.append(trial.prefill() if case.kind == "prefill" else trial.decode())
+        return Result(case, found[1:])
 
-    def _prefill(self, test: Case) -> Repeat:
-        seq = self._sequence(self._text(test.tokens), test.tokens + 1, next(self._salts))
-        self._scheduler.add(seq)
-        return self._measured(test.tokens, self._finish_all)
 
-    def _decoder(self, test: Case, tell: Callable[[str], None]) -> Callable[[Case], Repeat]:
-        """Computes the depth and returns what measures a repeat on it."""
-        prompts = [(self._text(max(test.depth, 1)), next(self._salts)) for _ in range(test.batch)]
-        if test.depth > 0:
-            tell(f"{test}: filling the KV cache")
-            self._submit(prompts, 1)
-            self._finish_all()
+class _Trial:
+    """One test. Its pool is as small as can be, so that after the warm-up no memory is touched for the first time."""
 
-        def decode() -> int:
-            for _ in range(test.tokens):
-                self._step(STEP_TOKENS)
-            return test.tokens
+    def __init__(self, runner: Runner, case: Case, meter: Callable[[], float] | None) -> None:
+        self._runner = runner
+        self._case = case
+        self._meter = meter
+        self._scheduler = Scheduler(BlockManager(case.blocks, runner.config.block_size), case.batch)
+        self._salts = count()
+        random = np.random.default_rng(1)
+        length = case.tokens if case.kind == "prefill" else max(case.depth, 1)
+        self._prompts = [array("i", row) for row in random.integers(0, runner.n_vocab, (case.batch, length)).tolist()]
 
-        def once(test: Case) -> Repeat:
-            seqs = self._submit(prompts, test.tokens + 1)
-            # The cache has no block that is not full, nor a prompt's last token: one step computes these for all.
-            while any(seq.computed < test.depth for seq in seqs):
-                self._step(self._runner.config.max_tokens)
-            repeat = self._measured(test.tokens * test.batch, decode)
-            for seq in seqs:
-                self._scheduler.finish(seq, "length")
-            return repeat
+    def fill(self) -> None:
+        """Has the depth computed, and so cached."""
+        self._submit(range(self._case.batch), more=1)
+        self._finish_all()
 
-        return once
+    def prefill(self) -> Repeat:
+        self._submit([next(self._salts)], more=1)
+        return self._measured(self._finish_all)
 
-    def _submit(self, prompts: list[tuple[array[int], int]], more: int) -> list[Sequence]:
-        seqs = [self._sequence(text[:], len(text) + more, salt) for text, salt in prompts]
+    def decode(self) -> Repeat:
+        seqs = self._submit(range(self._case.batch), more=self._case.tokens + 1)
+        # The cache has no block that is not full, nor a prompt's last token: one step computes these for all.
+        while any(seq.computed < self._case.depth for seq in seqs):
+            self._step(self._runner.config.max_tokens)
+        repeat = self._measured(self._generate)
+        for seq in seqs:
+            self._scheduler.finish(seq, "length")
+        return repeat
+
+    def _submit(self, salts: Iterable[int], more: int) -> list[Sequence]:
+        """Each prompt with room for so many tokens more; it shares cached blocks with those of its salt only."""
+        seqs = [
+            Sequence(prompt[:], GREEDY, len(prompt) + more, salt=salt.to_bytes(8, "little"))
+            for prompt, salt in zip(self._prompts, salts, strict=True)
+        ]
         for seq in seqs:
             self._scheduler.add(seq)
         return seqs
 
-    def _text(self, length: int) -> array[int]:
-        return array("i", self._random.integers(0, self._runner.n_vocab, length).tolist())
-
-    def _sequence(self, tokens: array[int], max_length: int, salt: int) -> Sequence:
-        return Sequence(tokens, GREEDY, max_length, salt=salt.to_bytes(8, "little"))
+    def _generate(self) -> int:
+        for _ in range(self._case.tokens):
+            self._step(STEP_TOKENS)
+        return self._case.tokens
 
     def _finish_all(self) -> int:
         """Steps until no sequence is left; how many."""
@@ -186,15 +192,15 @@ class Bench:
         if -1 in sampled:
             raise DeviceError("this model's logits are not finite")
 
-    def _measured(self, tokens: int, run: Callable[[], int]) -> Repeat:
-        """What `run`, which returns its steps, takes for so many tokens."""
+    def _measured(self, run: Callable[[], int]) -> Repeat:
+        """What `run`, which returns its steps, takes."""
         before, energy = self._runner.work(), self._meter() if self._meter else 0.0
         started = perf_counter()
         steps = run()
         seconds = perf_counter() - started
         joules = self._meter() - energy if self._meter else None
         work = [new.since(old) for new, old in zip(self._runner.work(), before, strict=True)]
-        return Repeat(seconds, steps, tokens, work, joules)
+        return Repeat(seconds, steps, self._case.tokens * self._case.batch, work, joules)
 
 
 @contextmanager

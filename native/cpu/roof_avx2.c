@@ -17,15 +17,15 @@ uint64_t roof_read_avx2(const uint8_t *p, size_t bytes) {
     return lanes[0] + lanes[1] + lanes[2] + lanes[3];
 }
 
-/* The barrier makes the compiler believe that somebody reads the sums, so it cannot leave the work out. */
+/* The barriers keep the compiler from seeing that all sums are equal, that their inputs never change and that nobody
+ * reads them: it would leave the work out. */
 int64_t roof_int8_avx2(void) {
     __m256i sum[SUMS] = {0}, a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(1), ones = _mm256_set1_epi16(1);
+    for (int i = 0; i < SUMS; i++) __asm__ volatile("" : "+x"(sum[i]));
     for (int round = 0; round < ROUNDS; round++) {
-        __asm__ volatile("" : "+x"(a), "+x"(b));
         for (int i = 0; i < SUMS; i++) {
-            __m256i pairs = _mm256_maddubs_epi16(a, b);
-            __asm__ volatile("" : "+x"(pairs)); /* equal in every turn, which the compiler must not see */
-            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs, ones));
+            __asm__ volatile("" : "+x"(a));
+            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
         }
     }
     for (int i = 0; i < SUMS; i++) __asm__ volatile("" ::"x"(sum[i]));
@@ -34,6 +34,7 @@ int64_t roof_int8_avx2(void) {
 
 __attribute__((target("avxvnni"))) int64_t roof_int8_avx_vnni(void) {
     __m256i sum[SUMS] = {0}, a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(1);
+    for (int i = 0; i < SUMS; i++) __asm__ volatile("" : "+x"(sum[i]));
     for (int round = 0; round < ROUNDS; round++) {
         __asm__ volatile("" : "+x"(a), "+x"(b));
         for (int i = 0; i < SUMS; i++) sum[i] = _mm256_dpbusd_avx_epi32(sum[i], a, b);

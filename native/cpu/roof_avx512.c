@@ -1,4 +1,4 @@
-/* The roof's units of the level avx512, and bf16 where the processor has it beside. */
+/* The roof's units of the level avx512, and bf16 where the processor has it beside. For the barriers see roof_avx2.c. */
 #include <immintrin.h>
 
 #include "roof.h"
@@ -16,6 +16,7 @@ uint64_t roof_read_avx512(const uint8_t *p, size_t bytes) {
 
 int64_t roof_int8_avx512(void) {
     __m512i sum[SUMS] = {0}, a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(1);
+    for (int i = 0; i < SUMS; i++) __asm__ volatile("" : "+v"(sum[i]));
     for (int round = 0; round < ROUNDS; round++) {
         __asm__ volatile("" : "+v"(a), "+v"(b));
         for (int i = 0; i < SUMS; i++) sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
@@ -27,6 +28,7 @@ int64_t roof_int8_avx512(void) {
 __attribute__((target("avx512bf16"))) int64_t roof_bf16_avx512(void) {
     __m512 sum[SUMS] = {0};
     __m512i ones = _mm512_set1_epi16(0x3f80); /* 1.0 */
+    for (int i = 0; i < SUMS; i++) __asm__ volatile("" : "+v"(sum[i]));
     for (int round = 0; round < ROUNDS; round++) {
         __asm__ volatile("" : "+v"(ones));
         for (int i = 0; i < SUMS; i++) sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)ones, (__m512bh)ones);

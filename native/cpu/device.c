@@ -118,6 +118,9 @@ static void cpu_close(void *self) {
 static int map_memory(uint64_t bytes, const char *what, uint8_t **out) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return fail(LL_ENOMEM, "no memory for %s: %llu MB", what, (unsigned long long)bytes >> 20);
+#if defined(MADV_HUGEPAGE)
+    madvise(p, bytes, MADV_HUGEPAGE); /* activations are walked in long strides; a refusal costs only time */
+#endif
     *out = p;
     return LL_OK;
 }

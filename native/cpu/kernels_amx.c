@@ -15,7 +15,7 @@
 
 #include "products.h"
 
-enum { FEW = 4 }; /* up to so many tokens, tiles do not pay */
+enum { FEW = 15 }; /* up to so many tokens, tiles do not pay */
 
 /* Names of tile registers: the compiler wants literals. */
 #define TOKENS_A 4
@@ -64,12 +64,12 @@ static bool takes_magic(const struct panel *p, int count) {
 
 INLINE void multiply_block(const struct panel *p, const struct tile *x, int b) {
     switch (b % 4) { /* unrolled: one case remains */
-#define CASE(sums, tokens, weights)                    \
-    case sums:                                         \
-        _tile_loadd(tokens, tile_q(x, 0, b), 64);      \
-        _tile_loadd(weights, p->codes[b], 64);         \
-        _tile_zero(sums);                              \
-        _tile_dpbssd(sums, tokens, weights);           \
+#define CASE(sums, tokens, weights)               \
+    case sums:                                    \
+        _tile_loadd(tokens, tile_q(x, 0, b), 64); \
+        _tile_loadd(weights, p->codes[b], 64);    \
+        _tile_zero(sums);                         \
+        _tile_dpbssd(sums, tokens, weights);      \
         break
         CASE(0, TOKENS_A, WEIGHTS_A);
         CASE(1, TOKENS_B, WEIGHTS_B);
@@ -116,10 +116,10 @@ INLINE void block_tile(bool magic, bool min, const struct panel *p, const struct
 }
 
 typedef void tile_fn(const struct panel *p, const struct tile *x, int count, tile_sums *sums, float *out, int64_t ld);
-#define TILE_FN(name, magic, min)                                                                               \
-    static void name(const struct panel *p, const struct tile *x, int count, tile_sums *sums, float *out,       \
-                     int64_t ld) {                                                                              \
-        block_tile(magic, min, p, x, count, sums, out, ld);                                                     \
+#define TILE_FN(name, magic, min)                                                                         \
+    static void name(const struct panel *p, const struct tile *x, int count, tile_sums *sums, float *out, \
+                     int64_t ld) {                                                                        \
+        block_tile(magic, min, p, x, count, sums, out, ld);                                               \
     }
 TILE_FN(magic_tile, true, false)
 TILE_FN(magic_min_tile, true, true)
@@ -169,94 +169,101 @@ INLINE void fold_subs(bool halves, int32_t offset, struct panel *p) {
     }
 }
 
-/* A panel times up to two groups of tokens, and where its sums lie until they are added. */
-struct unit {
-    const struct panel *panel;
-    struct tile x[2];
-    int32_t tokens; /* at most 2 * GROUP */
-    tile_sums *sums; /* low and high of the first group, low and high of the second */
+/* A group of tokens times a panel: the tokens, and where the sums and then the results go. */
+struct part {
+    struct tile x;
+    tile_sums *low, *high;
     float *acc;
     int64_t ld;
 };
 
-/* Adds a unit's tokens [from, to). */
-INLINE void add_tokens(bool halves, bool min, const struct unit *u, int from, int to) {
+/* A panel times one or two groups. */
+struct unit {
+    const struct panel *panel;
+    struct part part[2];
+};
+
+/* Adds eight tokens of a group, from token `from`. Those that only pad the group are as good as any. */
+INLINE void add_tokens(bool halves, bool min, const struct panel *panel, const struct part *p, int from) {
     const vi up = vi_repeat128(_mm_setr_epi8(-1, 0, 1, 2, -1, 4, 5, 6, -1, 8, 9, 10, -1, 12, 13, 14));
-    vf d = vf_load(u->panel->d[0]), m = vf_load(u->panel->m[0]);
-    vi pair[8];
-    if (min) {
-        for (int i = 0; i < (halves ? 8 : 4); i++) pair[i] = vi_load(u->panel->pairs[i]);
-    }
-    if (to > u->tokens) to = u->tokens;
-    for (int t = from; t < to; t++) {
-        const struct tile *x = &u->x[t / GROUP];
-        int r = t % GROUP;
-        vi low = vi_load(u->sums[t / GROUP * 2][r]), high = vi_load(u->sums[t / GROUP * 2 + 1][r]);
-        vf scale = vf_set(x->scale[r]), acc = vf_load(u->acc + t * u->ld);
-        vi isum = vi_add32(vi_shuffle8(high, up), low);
-        acc = vf_fma(vf_mul(vf_of(isum), d), scale, acc);
+    const float *scales = p->x.scale + from;
+    const int16_t *sums = p->x.sums + from * SUPER_SUMS + (halves ? 0 : 16);
+    const int32_t *low = (*p->low)[from], *high = (*p->high)[from];
+    vf d = vf_load(panel->d[0]), m = vf_load(panel->m[0]);
+    float *out = p->acc + from * p->ld;
+    int64_t ld = p->ld;
+    UNROLL for (int t = 0; t < 8; t++) {
+        vi isum = vi_add32(vi_shuffle8(vi_load(high + t * LANES), up), vi_load(low + t * LANES));
+        vf scale = vf_set(scales[t]), acc = vf_fma(vf_mul(vf_of(isum), d), scale, vf_load(out + t * ld));
         if (min) {
-            const int16_t *sums = x->sums + r * SUPER_SUMS + (halves ? 0 : 16);
             vi msum = vi_set32(0);
             for (int i = 0; i < (halves ? 8 : 4); i++)
-                msum = _mm512_dpwssd_epi32(msum, pair[i], vi_set32(load_i32(sums + 2 * i)));
+                msum = _mm512_dpwssd_epi32(msum, vi_load(panel->pairs[i]),
+                                           vi_set32(load_i32(sums + t * SUPER_SUMS + 2 * i)));
             acc = vf_fma(vf_mul(vf_of(msum), m), scale, acc);
         }
-        vf_store(u->acc + t * u->ld, acc);
+        vf_store(out + t * ld, acc);
     }
 }
 
-/* Sums of one unit while those of the one before it are added. */
+/* The sums of one unit, while those of the one before it, if any, are added. */
 INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, const struct unit *before) {
     _tile_zero(0);
     _tile_zero(1);
-    if (two) {
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    _tile_zero(2);
+    _tile_zero(3);
     UNROLL for (int i = 0; i < 4; i++) {
         _tile_loadd(LOW, u->panel->codes[2 * i], 64);
-        _tile_loadd(TOKENS_A, tile_q(&u->x[0], 0, 2 * i), 64);
+        _tile_loadd(TOKENS_A, tile_q(&u->part[0].x, 0, 2 * i), 64);
         _tile_dpbsud(0, TOKENS_A, LOW);
         _tile_loadd(HIGH, u->panel->high[2 * i], 64);
         _tile_dpbssd(1, TOKENS_A, HIGH);
         if (two) {
-            _tile_loadd(TOKENS_B, tile_q(&u->x[1], 0, 2 * i), 64);
+            _tile_loadd(TOKENS_B, tile_q(&u->part[1].x, 0, 2 * i), 64);
             _tile_dpbsud(2, TOKENS_B, LOW);
             _tile_dpbssd(3, TOKENS_B, HIGH);
         }
-        if (before) add_tokens(halves, min, before, 8 * i, 8 * i + 8);
+        if (before && (two || i < 2)) add_tokens(halves, min, before->panel, &before->part[i / 2], i % 2 * 8);
     }
-    _tile_stored(0, u->sums[0], 64);
-    _tile_stored(1, u->sums[1], 64);
+    _tile_stored(0, u->part[0].low, 64);
+    _tile_stored(1, u->part[0].high, 64);
     if (two) {
-        _tile_stored(2, u->sums[2], 64);
-        _tile_stored(3, u->sums[3], 64);
+        _tile_stored(2, u->part[1].low, 64);
+        _tile_stored(3, u->part[1].high, 64);
     }
+}
+
+/* Units of one kind: all of two groups, or all of one. */
+INLINE void run_units(bool halves, bool min, bool two, const struct format *f, const struct activations *a,
+                      int32_t first, int32_t panels, int32_t from, int32_t to, struct work *work) {
+    const int step = two ? 2 * GROUP : GROUP;
+    struct unit units[2];
+    const struct unit *before = NULL;
+    int turn = 0;
+    int64_t ld = panels * LANES;
+    for (int32_t t = from; t < to; t += step) {
+        struct tile x = tile_at(f, a, NULL, t, first), y = two ? tile_at(f, a, NULL, t + GROUP, first) : x;
+        for (int32_t i = 0; i < panels; i++, turn ^= 1) {
+            struct unit *u = &units[turn];
+            tile_sums *sums = work->sums + 4 * turn;
+            float *acc = work->acc + t * ld + i * LANES;
+            u->panel = &work->panels[i];
+            u->part[0] = (struct part){x, sums, sums + 1, acc, ld};
+            if (two) u->part[1] = (struct part){y, sums + 2, sums + 3, acc + GROUP * ld, ld};
+            run_unit(halves, min, two, u, before);
+            before = u;
+        }
+    }
+    for (int i = 0; before && i < (two ? 4 : 2); i++)
+        add_tokens(halves, min, before->panel, &before->part[i / 2], i % 2 * 8);
 }
 
 INLINE void super_tiles(bool halves, bool min, const struct format *f, const struct activations *a, int32_t first,
                         int32_t panels, struct work *work) {
-    struct unit units[2];
-    const struct unit *before = NULL;
-    int64_t ld = panels * LANES;
-    int turn = 0;
+    int32_t groups = (a->n + GROUP - 1) / GROUP, pairs = groups / 2 * 2 * GROUP;
     for (int32_t i = 0; i < panels; i++) fold_subs(halves, f->offset, &work->panels[i]);
-    for (int32_t t = 0; t < a->n; t += 2 * GROUP) {
-        int32_t here = a->n - t < 2 * GROUP ? a->n - t : 2 * GROUP;
-        bool two = here > GROUP;
-        struct tile x = tile_at(f, a, NULL, t, first), y = two ? tile_at(f, a, NULL, t + GROUP, first) : x;
-        for (int32_t i = 0; i < panels; i++, turn ^= 1) {
-            struct unit *u = &units[turn];
-            *u = (struct unit){&work->panels[i], {x, y}, here, work->sums + 4 * turn, work->acc + t * ld + i * LANES, ld};
-            if (two)
-                run_unit(halves, min, true, u, before);
-            else
-                run_unit(halves, min, false, u, before);
-            before = u;
-        }
-    }
-    add_tokens(halves, min, before, 0, before->tokens);
+    run_units(halves, min, true, f, a, first, panels, 0, pairs, work);
+    run_units(halves, min, false, f, a, first, panels, pairs, a->n, work);
 }
 
 static void super_tiles_of(const struct format *f, const struct activations *a, int32_t first, int32_t panels,

@@ -56,8 +56,8 @@ static void quantize_supers(const struct activations *a, int32_t token, const fl
         int16_t *sums = a->supers.sums + at * SUPER_SUMS;
         float inverse = block_scale(256, x, &a->supers.scale[at]);
         for (int i = 0; i < 16; i++)
-            sums[i] = (int16_t)quantize_16(x + 16 * i, inverse,
-                                           a->supers.q + q_at(a, token, 4 * b + i / 4) + 16 * (i % 4));
+            sums[i] =
+                (int16_t)quantize_16(x + 16 * i, inverse, a->supers.q + q_at(a, token, 4 * b + i / 4) + 16 * (i % 4));
         for (int i = 0; i < 8; i++) sums[16 + i] = (int16_t)(sums[2 * i] + sums[2 * i + 1]);
     }
 }

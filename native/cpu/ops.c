@@ -163,12 +163,8 @@ static void cpu_embed(void *dev, const struct model *m, const struct step *s, fl
 static void cpu_norm_qkv(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
                          float *q, float *k, float *v) {
     struct product p = {.cpu = dev, .use = STORE, .count = 3, .w = {&l->q, &l->k, &l->v}, .out = {q, k, v}};
-    struct input in = {.cpu = dev,
-                       .x = x,
-                       .norm = l->attn_norm,
-                       .eps = m->norm_eps,
-                       .out.k = m->n_embd,
-                       .widths = widths_of(p.w, 3)};
+    struct input in = {
+        .cpu = dev, .x = x, .norm = l->attn_norm, .eps = m->norm_eps, .out.k = m->n_embd, .widths = widths_of(p.w, 3)};
     prepare(&in, s->batch.n_tokens);
     p.in = in.out;
     run(&p);
@@ -185,12 +181,8 @@ static void cpu_linear_add(void *dev, const struct linear *w, const struct step 
 static void cpu_norm_glu(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
                          float *h) {
     struct product p = {.cpu = dev, .use = GLU, .count = 1, .w = {&l->gate, &l->up}, .out = {h}};
-    struct input in = {.cpu = dev,
-                       .x = x,
-                       .norm = l->ffn_norm,
-                       .eps = m->norm_eps,
-                       .out.k = m->n_embd,
-                       .widths = widths_of(p.w, 2)};
+    struct input in = {
+        .cpu = dev, .x = x, .norm = l->ffn_norm, .eps = m->norm_eps, .out.k = m->n_embd, .widths = widths_of(p.w, 2)};
     prepare(&in, s->batch.n_tokens);
     p.in = in.out;
     run(&p);

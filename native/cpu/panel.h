@@ -30,7 +30,7 @@ typedef void fill_fn(struct rows p, int64_t first, int count, struct panel *out)
 
 /* What every row needs of a token's block besides its codes; it depends on the form and the offset of the codes. */
 union term {
-    int32_t start;   /* -offset * sum of q: where an integer sum starts */
+    int32_t start; /* -offset * sum of q: where an integer sum starts */
     float min_scale; /* scale * sum of q */
 };
 

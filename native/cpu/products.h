@@ -113,8 +113,7 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
                 while (a->n - t < 1 << size) size--;
                 struct tile x = tile_at(f, a, terms, t, first);
                 float *acc = work->acc + (int64_t)t * ld;
-                for (int32_t p = 0; p < panels; p++)
-                    f->cores[size](&work->panels[p], &x, count, acc + p * LANES, ld);
+                for (int32_t p = 0; p < panels; p++) f->cores[size](&work->panels[p], &x, count, acc + p * LANES, ld);
             }
         }
         store_sums(work->acc, here, ld, a->n, out + r, ld_out);

@@ -78,11 +78,11 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
         (void)count;                                                                                              \
         super_core(tokens, halves, min, p, x, acc, ld);                                                           \
     }
-#define CORES(CORE, name, ...)       \
-    CORE(name, 1, __VA_ARGS__)       \
-    CORE(name, 2, __VA_ARGS__)       \
-    CORE(name, 4, __VA_ARGS__)       \
-    CORE(name, 8, __VA_ARGS__)       \
+#define CORES(CORE, name, ...) \
+    CORE(name, 1, __VA_ARGS__) \
+    CORE(name, 2, __VA_ARGS__) \
+    CORE(name, 4, __VA_ARGS__) \
+    CORE(name, 8, __VA_ARGS__) \
     static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4, name##_8};
 enum { SIZES = 4, FLOAT_ROWS = 4, FLOAT_TOKENS = 4 };
 CORES(BLOCK_CORE, plain_cores, false)

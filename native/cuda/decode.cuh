@@ -186,11 +186,11 @@ static __device__ __forceinline__ void unpack(int32_t type, const uint8_t *row, 
 
 /* Which of the four forms of quant/formats.h a quantized type has, or that it is a float. */
 static __host__ __device__ constexpr enum form form_of_type(int32_t type) {
-    return type == LL_F32 || type == LL_F16 || type == LL_BF16        ? FORM_FLOAT
-           : type == LL_Q4_1 || type == LL_Q5_1                       ? FORM_MIN
-           : type == LL_Q3_K || type == LL_Q6_K || type == LL_IQ4_XS  ? FORM_SUPER
-           : type == LL_Q2_K || type == LL_Q4_K || type == LL_Q5_K    ? FORM_SUPER_MIN
-                                                                      : FORM_PLAIN;
+    return type == LL_F32 || type == LL_F16 || type == LL_BF16       ? FORM_FLOAT
+           : type == LL_Q4_1 || type == LL_Q5_1                      ? FORM_MIN
+           : type == LL_Q3_K || type == LL_Q6_K || type == LL_IQ4_XS ? FORM_SUPER
+           : type == LL_Q2_K || type == LL_Q4_K || type == LL_Q5_K   ? FORM_SUPER_MIN
+                                                                     : FORM_PLAIN;
 }
 
 /* Column c, of 32, as a float: the order of quant/formats.c's decode_row. */

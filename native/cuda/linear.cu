@@ -133,7 +133,8 @@ void cuda_set_input(struct cuda *d, const float *x, int32_t n, int32_t k, int wi
     a->k = k;
     a->x = x;
     int64_t blocks = (int64_t)n * (k / 32), supers = (int64_t)n * (k / 256);
-    if (widths & WIDTH_32 && blocks) LAUNCH(quantize<32>, tiles(blocks, WARPS), THREADS, d->stream, x, blocks, a->blocks);
+    if (widths & WIDTH_32 && blocks)
+        LAUNCH(quantize<32>, tiles(blocks, WARPS), THREADS, d->stream, x, blocks, a->blocks);
     if (widths & WIDTH_256 && supers)
         LAUNCH(quantize<256>, tiles(supers, WARPS), THREADS, d->stream, x, supers, a->supers);
     note(d, cudaGetLastError(), "quantizing activations");

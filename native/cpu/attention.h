@@ -14,7 +14,7 @@
 
 #include "cpuinfo.h"
 
-enum { ATTEND_SPAN = 128, ATTEND_SPLIT = 1024, ATTEND_GROUP = 16 };
+enum { ATTEND_SPAN = 64, ATTEND_SPLIT = 1024, ATTEND_GROUP = 16 };
 /* ATTEND_GROUP divides both block sizes: that many keys lie together in memory, rows row_bytes apart. */
 
 struct attend_tile {

@@ -24,7 +24,24 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { TILE = 1024 /* bytes */ };
+enum { TILE = 1024 /* bytes */, WEIGHT_BYTES = ATTEND_SPAN / 32 * 2 * TILE, SCORES = ATTEND_SPAN * 16 };
+
+struct lanes {
+    __m512i lo, hi;
+    bool all;
+}; /* keys of a span that 16 queries see; all: each of them sees all */
+
+/* Sixteen queries on their way through a span: scored, then weighed, then the values taken in. */
+struct column {
+    struct lanes see;
+    const uint8_t *q;
+    float *s;            /* (n, 16) */
+    uint8_t *p;          /* (n / 32, hi and lo) */
+    float *o;            /* (16, head_dim) this span's values */
+    float *max, *sum, *acc; /* of the state */
+    int32_t first, last; /* queries that take in values */
+    float shrink[16];
+};
 
 /* Pieces of a worker's scratch, all made of tiles of 16 rows of 64 bytes. */
 struct layout {
@@ -36,6 +53,7 @@ struct layout {
     uint8_t *p;        /* (span / 32, hi and lo) first operand: 16 queries x 32 keys */
     float *s;          /* (span, 16) scores, one column per query */
     float *o;          /* (16, head_dim) */
+    struct column *of; /* (columns) */
     int32_t *visible;  /* (2, columns, 16) first and last key that a query sees */
 };
 
@@ -46,9 +64,10 @@ static int64_t lay_out(struct layout *l, int32_t queries, int32_t head_dim, uint
     l->q = at, at += (int64_t)l->columns * l->pairs * 2 * TILE;
     l->k = at, at += (int64_t)(ATTEND_SPAN / 16) * l->pairs * 2 * TILE;
     l->v = at, at += (int64_t)(ATTEND_SPAN / 32) * (head_dim / 16) * 2 * TILE;
-    l->p = at, at += ATTEND_SPAN / 32 * 2 * TILE;
-    l->s = (float *)(void *)at, at += ATTEND_SPAN * 64;
-    l->o = (float *)(void *)at, at += (int64_t)head_dim * 64;
+    l->p = at, at += (int64_t)l->columns * WEIGHT_BYTES;
+    l->s = (float *)(void *)at, at += 2 * SCORES * sizeof(float);
+    l->o = (float *)(void *)at, at += (int64_t)head_dim * 128;
+    l->of = (struct column *)(void *)at, at += l->columns * (int64_t)sizeof(struct column);
     l->visible = (int32_t *)(void *)at, at += (int64_t)l->columns * 2 * 64;
     return at - start;
 }
@@ -84,6 +103,9 @@ static void tiles_on(void) {
 #define A1 5
 #define B0 6
 #define B1 7
+
+/* GCC 12 does not know that tile loads read memory. */
+INLINE void ordered(void) { __asm__ volatile("" ::: "memory"); }
 
 /* ---- operands in two parts ---- */
 
@@ -129,6 +151,23 @@ INLINE __m512 load16_or_none(int32_t type, const uint8_t *row, int32_t i, int32_
     return row && i < n ? load16(type, row, i) : _mm512_setzero_ps();
 }
 
+/* ---- conversion ---- */
+
+/* Keys, or values, of one span on their way into two parts, two rows a step, so that it may be done while tiles work.
+ * The same rows of the span after it are fetched meanwhile. */
+struct conversion {
+    const struct layout *l;
+    const struct attend_tile *t;
+    bool values;
+    int32_t from, n, row; /* row: the next, of n */
+    const uint8_t *at, *ahead; /* its group of ATTEND_GROUP rows, and that of the next span */
+};
+
+static struct conversion conversion_of(const struct layout *l, const struct attend_tile *t, bool values, int32_t from,
+                                       int32_t n) {
+    return (struct conversion){.l = l, .t = t, .values = values, .from = from, .n = n};
+}
+
 INLINE void split_key(int32_t type, const uint8_t *row, int32_t n, uint8_t *out) {
     int32_t i = 0;
     for (; i + 32 <= n; i += 32, out += 2 * TILE)
@@ -136,38 +175,52 @@ INLINE void split_key(int32_t type, const uint8_t *row, int32_t n, uint8_t *out)
     if (i < n) split_pairs(load16(type, row, i), _mm512_setzero_ps(), type != LL_Q8_0, out);
 }
 
-/* Two keys' values; either may be absent. */
+/* Two keys' values; the second may be absent. */
 INLINE void split_values(int32_t type, const uint8_t *a, const uint8_t *b, int32_t n, uint8_t *out) {
     for (int32_t i = 0; i < n; i += 16, out += 2 * TILE)
         split_pairs(load16(type, a, i), b ? load16(type, b, i) : _mm512_setzero_ps(), type != LL_Q8_0, out);
 }
 
-/* Keys [from, from + n) of a span, and zeros up to a multiple of 32. */
-INLINE void split_span_of(int32_t type, const struct attend_tile *t, int32_t from, int32_t n, const struct layout *l) {
-    int32_t key_bytes = l->pairs * 2 * TILE, value_bytes = t->head_dim / 16 * 2 * TILE, d = t->head_dim;
-    for (int32_t j = 0; j < n; j += 16) {
-        const uint8_t *row = attend_row(t, from + j);
-        uint8_t *k = l->k + j / 16 * key_bytes;
-        int32_t count = n - j < 16 ? n - j : 16;
-        for (int32_t r = 0; r < count; r++) split_key(type, row + r * t->row_bytes, d, k + r * 64);
-        row += t->to_values;
-        uint8_t *v = l->v + j / 32 * value_bytes + j % 32 / 2 * 64;
-        for (int32_t r = 0; r < count; r += 2)
-            split_values(type, row + r * t->row_bytes, r + 1 < count ? row + (r + 1) * t->row_bytes : NULL, d,
-                         v + r / 2 * 64);
+INLINE void convert_rows(int32_t type, const struct conversion *c) {
+    int32_t j = c->row, d = c->t->head_dim;
+    int64_t stride = c->t->row_bytes;
+    const uint8_t *a = c->at + j % ATTEND_GROUP * stride, *b = j + 1 < c->n ? a + stride : NULL;
+    const char *ahead = (const char *)c->ahead + j % ATTEND_GROUP * stride;
+    for (int64_t i = 0; i < 2 * stride; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
+    if (c->values) {
+        split_values(type, a, b, d, c->l->v + j / 32 * (d / 16) * 2 * TILE + j % 32 / 2 * 64);
+        return;
     }
-    /* scores of what lies behind are masked, whatever they are, but 0 times a value must be 0 */
-    for (int32_t j = (n + 1) & ~1; j % 32; j += 2) {
-        uint8_t *v = l->v + j / 32 * value_bytes + j % 32 / 2 * 64;
-        for (int32_t i = 0; i < 2 * d / 16; i++) _mm512_store_si512(v + i * TILE, _mm512_setzero_si512());
+    uint8_t *k = c->l->k + j / 16 * c->l->pairs * 2 * TILE + j % 16 * 64;
+    split_key(type, a, d, k);
+    if (b) split_key(type, b, d, k + 64);
+}
+
+/* So many more steps. */
+static void convert(struct conversion *c, int32_t steps) {
+    const struct attend_tile *t = c->t;
+    for (; steps > 0 && c->row < c->n; steps--, c->row += 2) {
+        if (c->row % ATTEND_GROUP == 0) {
+            int32_t position = c->from + c->row, ahead = position + ATTEND_SPAN;
+            c->at = attend_row(t, position) + (c->values ? t->to_values : 0);
+            c->ahead = c->at;
+            if (ahead < t->position + t->tokens) c->ahead = attend_row(t, ahead) + (c->values ? t->to_values : 0);
+        }
+        switch (t->kv_type) {
+        case LL_F16: convert_rows(LL_F16, c); break;
+        case LL_BF16: convert_rows(LL_BF16, c); break;
+        default: convert_rows(LL_Q8_0, c);
+        }
     }
 }
 
-static void split_span(const struct attend_tile *t, int32_t from, int32_t n, const struct layout *l) {
-    switch (t->kv_type) {
-    case LL_F16: split_span_of(LL_F16, t, from, n, l); break;
-    case LL_BF16: split_span_of(LL_BF16, t, from, n, l); break;
-    default: split_span_of(LL_Q8_0, t, from, n, l);
+/* The rest. Scores behind the last key are masked, whatever they are, but 0 times a value must be 0. */
+static void convert_rest(struct conversion *c) {
+    int32_t columns = c->t->head_dim / 16 * 2;
+    convert(c, ATTEND_SPAN);
+    for (int32_t j = c->row; c->values && j % 32; j += 2) {
+        uint8_t *v = c->l->v + j / 32 * columns * TILE + j % 32 / 2 * 64;
+        for (int32_t i = 0; i < columns; i++) _mm512_store_si512(v + i * TILE, _mm512_setzero_si512());
     }
 }
 
@@ -199,7 +252,7 @@ INLINE void transpose(__m512i r[16]) {
     }
 }
 
-/* ---- scores ---- */
+/* ---- queries ---- */
 
 /* Queries times scale and log2(e), so that a weight is a power of 2 of a score less the largest. */
 static void prepare(const struct attend_tile *t, void *at) {
@@ -227,65 +280,6 @@ static void prepare(const struct attend_tile *t, void *at) {
     }
 }
 
-/* Scores of 64 keys and 16 queries, the keys as rows. Low times low is left out. */
-static void score_64(const uint8_t *k, const uint8_t *q, int32_t pairs, float *s) {
-    int64_t key_bytes = (int64_t)pairs * 2 * TILE;
-    _tile_zero(C0);
-    _tile_zero(C1);
-    _tile_zero(C2);
-    _tile_zero(C3);
-    for (int32_t p = 0; p < pairs; p++, k += 2 * TILE, q += 2 * TILE) {
-        _tile_loadd(B0, q, 64);
-        _tile_loadd(B1, q + TILE, 64);
-        _tile_loadd(A0, k, 64);
-        _tile_dpbf16ps(C0, A0, B0);
-        _tile_loadd(A1, k + key_bytes, 64);
-        _tile_dpbf16ps(C1, A1, B0);
-        _tile_dpbf16ps(C0, A0, B1);
-        _tile_loadd(A0, k + 2 * key_bytes, 64);
-        _tile_dpbf16ps(C2, A0, B0);
-        _tile_dpbf16ps(C1, A1, B1);
-        _tile_loadd(A1, k + 3 * key_bytes, 64);
-        _tile_dpbf16ps(C3, A1, B0);
-        _tile_dpbf16ps(C2, A0, B1);
-        _tile_loadd(A0, k + TILE, 64);
-        _tile_dpbf16ps(C0, A0, B0);
-        _tile_dpbf16ps(C3, A1, B1);
-        _tile_loadd(A1, k + key_bytes + TILE, 64);
-        _tile_dpbf16ps(C1, A1, B0);
-        _tile_loadd(A0, k + 2 * key_bytes + TILE, 64);
-        _tile_dpbf16ps(C2, A0, B0);
-        _tile_loadd(A1, k + 3 * key_bytes + TILE, 64);
-        _tile_dpbf16ps(C3, A1, B0);
-    }
-    _tile_stored(C0, s, 64);
-    _tile_stored(C1, s + 256, 64);
-    _tile_stored(C2, s + 512, 64);
-    _tile_stored(C3, s + 768, 64);
-}
-
-static void score_32(const uint8_t *k, const uint8_t *q, int32_t pairs, float *s) {
-    int64_t key_bytes = (int64_t)pairs * 2 * TILE;
-    _tile_zero(C0);
-    _tile_zero(C1);
-    for (int32_t p = 0; p < pairs; p++, k += 2 * TILE, q += 2 * TILE) {
-        _tile_loadd(B0, q, 64);
-        _tile_loadd(B1, q + TILE, 64);
-        _tile_loadd(A0, k, 64);
-        _tile_dpbf16ps(C0, A0, B0);
-        _tile_loadd(A1, k + key_bytes, 64);
-        _tile_dpbf16ps(C1, A1, B0);
-        _tile_dpbf16ps(C0, A0, B1);
-        _tile_dpbf16ps(C1, A1, B1);
-        _tile_loadd(A0, k + TILE, 64);
-        _tile_dpbf16ps(C0, A0, B0);
-        _tile_loadd(A1, k + key_bytes + TILE, 64);
-        _tile_dpbf16ps(C1, A1, B0);
-    }
-    _tile_stored(C0, s, 64);
-    _tile_stored(C1, s + 256, 64);
-}
-
 /* ---- weights ---- */
 
 /* 2 to the x within 2^-23, for x at most 0; about 0 from -126 down; NaN stays. */
@@ -301,11 +295,6 @@ INLINE __m512 exp2_of(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
 }
-
-struct lanes {
-    __m512i lo, hi;
-    bool all;
-}; /* keys of a span that 16 queries see; all: each of them sees all */
 
 INLINE __mmask16 seen(const struct lanes *see, int32_t key) {
     __m512i at = _mm512_set1_epi32(key);
@@ -323,11 +312,10 @@ INLINE __m512 largest(const struct lanes *see, bool all, const float *s, int32_t
     return _mm512_max_ps(_mm512_max_ps(m[0], m[1]), _mm512_max_ps(m[2], m[3]));
 }
 
-/* Scores of 32 keys become weights: two tiles, queries as rows. Returns sums of even and odd keys. */
-INLINE void weigh(const struct lanes *see, bool all, int32_t key, const float *s, __m512 max, uint8_t *p, __m512 *even,
-                  __m512 *odd) {
-    __m512i hi[16], lo[16];
-    for (int i = 0; i < 16; i++) {
+/* Scores of eight keys become weights: four rows of pairs of keys, low parts a tile further. */
+INLINE void weigh_8(const struct lanes *see, bool all, int32_t key, const float *s, __m512 max, uint8_t *pairs,
+                    __m512 *even, __m512 *odd) {
+    for (int i = 0; i < 4; i++) {
         __m512 a = exp2_of(_mm512_sub_ps(_mm512_load_ps(s + 2 * i * 16), max));
         __m512 b = exp2_of(_mm512_sub_ps(_mm512_load_ps(s + (2 * i + 1) * 16), max));
         if (!all) {
@@ -336,65 +324,15 @@ INLINE void weigh(const struct lanes *see, bool all, int32_t key, const float *s
         }
         *even = _mm512_add_ps(*even, a);
         *odd = _mm512_add_ps(*odd, b);
-        __m512 ah = upper(a), bh = upper(b);
-        hi[i] = pair(ah, bh);
-        lo[i] = pair(_mm512_sub_ps(a, ah), _mm512_sub_ps(b, bh));
+        split_pairs(a, b, false, pairs + i * 64);
     }
-    transpose(hi);
-    for (int i = 0; i < 16; i++) _mm512_store_si512(p + i * 64, hi[i]);
-    transpose(lo);
-    for (int i = 0; i < 16; i++) _mm512_store_si512(p + TILE + i * 64, lo[i]);
 }
 
-/* ---- values ---- */
-
-static void values_64(const uint8_t *p, const uint8_t *v, int64_t value_bytes, int32_t steps, float *o, int64_t ld) {
-    _tile_zero(C0);
-    _tile_zero(C1);
-    _tile_zero(C2);
-    _tile_zero(C3);
-    for (int32_t i = 0; i < steps; i++, p += 2 * TILE, v += value_bytes) {
-        _tile_loadd(A0, p, 64);
-        _tile_loadd(A1, p + TILE, 64);
-        _tile_loadd(B0, v, 64);
-        _tile_dpbf16ps(C0, A0, B0);
-        _tile_loadd(B1, v + 2 * TILE, 64);
-        _tile_dpbf16ps(C1, A0, B1);
-        _tile_dpbf16ps(C0, A1, B0);
-        _tile_loadd(B0, v + 4 * TILE, 64);
-        _tile_dpbf16ps(C2, A0, B0);
-        _tile_dpbf16ps(C1, A1, B1);
-        _tile_loadd(B1, v + 6 * TILE, 64);
-        _tile_dpbf16ps(C3, A0, B1);
-        _tile_dpbf16ps(C2, A1, B0);
-        _tile_loadd(B0, v + TILE, 64);
-        _tile_dpbf16ps(C0, A0, B0);
-        _tile_dpbf16ps(C3, A1, B1);
-        _tile_loadd(B1, v + 3 * TILE, 64);
-        _tile_dpbf16ps(C1, A0, B1);
-        _tile_loadd(B0, v + 5 * TILE, 64);
-        _tile_dpbf16ps(C2, A0, B0);
-        _tile_loadd(B1, v + 7 * TILE, 64);
-        _tile_dpbf16ps(C3, A0, B1);
-    }
-    _tile_stored(C0, o, ld);
-    _tile_stored(C1, o + 16, ld);
-    _tile_stored(C2, o + 32, ld);
-    _tile_stored(C3, o + 48, ld);
-}
-
-static void values_16(const uint8_t *p, const uint8_t *v, int64_t value_bytes, int32_t steps, float *o, int64_t ld) {
-    _tile_zero(C0);
-    for (int32_t i = 0; i < steps; i++, p += 2 * TILE, v += value_bytes) {
-        _tile_loadd(A0, p, 64);
-        _tile_loadd(A1, p + TILE, 64);
-        _tile_loadd(B0, v, 64);
-        _tile_loadd(B1, v + TILE, 64);
-        _tile_dpbf16ps(C0, A0, B0);
-        _tile_dpbf16ps(C0, A1, B0);
-        _tile_dpbf16ps(C0, A0, B1);
-    }
-    _tile_stored(C0, o, ld);
+INLINE void transpose_tile(const uint8_t *from, uint8_t *to) {
+    __m512i r[16];
+    for (int i = 0; i < 16; i++) r[i] = _mm512_load_si512(from + i * 64);
+    transpose(r);
+    for (int i = 0; i < 16; i++) _mm512_store_si512(to + i * 64, r[i]);
 }
 
 /* ---- a span ---- */
@@ -408,40 +346,170 @@ static struct lanes lanes_of(const int32_t *visible, int32_t from, int32_t n) {
     return see;
 }
 
-/* n: keys, a multiple of 32, of which those behind the row's end are masked. Only queries [first, last) of the column
- * take in values. */
-static void fold_column(const struct layout *l, int32_t column, struct lanes see, int32_t n, int32_t head_dim,
-                        int32_t first, int32_t last, struct attend_state *state) {
-    const uint8_t *q = l->q + (int64_t)column * l->pairs * 2 * TILE;
-    int64_t key_bytes = (int64_t)l->pairs * 2 * TILE, value_bytes = (int64_t)head_dim / 16 * 2 * TILE;
-    int32_t j = 0, d = 0;
-    for (; j + 64 <= n; j += 64) score_64(l->k + j / 16 * key_bytes, q, l->pairs, l->s + j * 16);
-    if (j < n) score_32(l->k + j / 16 * key_bytes, q, l->pairs, l->s + j * 16);
+/* What a span's steps share. n is a multiple of 32. */
+struct span {
+    const struct layout *l;
+    const struct attend_tile *t;
+    struct attend_state *state;
+    int32_t from, n;
+};
 
-    __m512 old = _mm512_load_ps(state->max + column * 16), even = _mm512_setzero_ps(), odd = even;
-    __m512 max = see.all ? largest(&see, true, l->s, n, old) : largest(&see, false, l->s, n, old);
-    if (see.all)
-        for (j = 0; j < n; j += 32) weigh(&see, true, j, l->s + j * 16, max, l->p + j / 32 * 2 * TILE, &even, &odd);
-    else
-        for (j = 0; j < n; j += 32) weigh(&see, false, j, l->s + j * 16, max, l->p + j / 32 * 2 * TILE, &even, &odd);
-    __mmask16 any = _mm512_cmp_ps_mask(max, _mm512_set1_ps(-INFINITY), _CMP_NEQ_UQ);
-    __m512 shrink = _mm512_maskz_mov_ps(any, exp2_of(_mm512_sub_ps(old, max)));
-    float *sum = state->sum + column * 16, shrinks[16];
-    _mm512_store_ps(sum, _mm512_fmadd_ps(_mm512_load_ps(sum), shrink, _mm512_add_ps(even, odd)));
-    _mm512_store_ps(state->max + column * 16, max);
-    _mm512_storeu_ps(shrinks, shrink);
+static struct column column_at(const struct span *s, int32_t index) {
+    int32_t rest = attend_queries(s->t) - index * 16;
+    return (struct column){
+        .see = lanes_of(s->l->visible + index * 32, s->from, s->n),
+        .q = s->l->q + (int64_t)index * s->l->pairs * 2 * TILE,
+        .s = s->l->s + index % 2 * SCORES,
+        .p = s->l->p + index * WEIGHT_BYTES,
+        .o = s->l->o + index % 2 * 16 * s->t->head_dim,
+        .max = s->state->max + index * 16,
+        .sum = s->state->sum + index * 16,
+        .acc = s->state->acc + (int64_t)index * 16 * s->t->head_dim,
+        .last = rest < 16 ? rest : 16,
+    };
+}
 
-    for (; d + 64 <= head_dim; d += 64)
-        values_64(l->p, l->v + d / 16 * 2 * TILE, value_bytes, n / 32, l->o + d, (int64_t)head_dim * 4);
-    for (; d < head_dim; d += 16)
-        values_16(l->p, l->v + d / 16 * 2 * TILE, value_bytes, n / 32, l->o + d, (int64_t)head_dim * 4);
-    float *acc = state->acc + (int64_t)column * 16 * head_dim;
-    for (int32_t i = first; i < last; i++) {
-        __m512 factor = _mm512_set1_ps(shrinks[i]);
-        for (d = 0; d < head_dim; d += 16) {
-            int32_t at = i * head_dim + d;
-            _mm512_store_ps(acc + at, _mm512_fmadd_ps(_mm512_load_ps(acc + at), factor, _mm512_load_ps(l->o + at)));
+/* Scores of a column, or values that it takes in, in steps of three products. Low times low is left out. The steps lie
+ * between those of vectors, because the processor looks ahead a hundred instructions, and tiles take their time. */
+struct products {
+    const struct span *s;
+    const struct column *c; /* NULL: nothing to do */
+    int32_t step, end;
+    int32_t outer, inner; /* scores: 32 keys, pair of sixteen dimensions; values: 32 columns, 32 keys */
+};
+
+static struct products products_of(const struct span *s, const struct column *c) {
+    return (struct products){.s = s, .c = c, .end = c ? 2 * s->l->pairs * (s->n / 32) : 0};
+}
+
+/* 32 keys x 16 queries */
+INLINE void score_step(struct products *w) {
+    int32_t pairs = w->s->l->pairs, key_bytes = pairs * 2 * TILE;
+    const uint8_t *k = w->s->l->k + 2 * w->outer * key_bytes + w->inner * 2 * TILE;
+    const uint8_t *q = w->c->q + w->inner * 2 * TILE;
+    ordered();
+    if (w->step++ % 2 == 0) {
+        if (w->inner == 0) {
+            _tile_zero(C0);
+            _tile_zero(C1);
         }
+        _tile_loadd(B0, q, 64);
+        _tile_loadd(A0, k, 64);
+        _tile_dpbf16ps(C0, A0, B0);
+        _tile_loadd(A1, k + key_bytes, 64);
+        _tile_dpbf16ps(C1, A1, B0);
+        _tile_loadd(B1, q + TILE, 64);
+        _tile_dpbf16ps(C0, A0, B1);
+        return;
+    }
+    _tile_dpbf16ps(C1, A1, B1);
+    _tile_loadd(A0, k + TILE, 64);
+    _tile_dpbf16ps(C0, A0, B0);
+    _tile_loadd(A1, k + key_bytes + TILE, 64);
+    _tile_dpbf16ps(C1, A1, B0);
+    if (++w->inner < pairs) return;
+    _tile_stored(C0, w->c->s + w->outer * 512, 64);
+    _tile_stored(C1, w->c->s + w->outer * 512 + 256, 64);
+    w->inner = 0;
+    w->outer++;
+}
+
+INLINE void score(struct products *w, int32_t steps) {
+    for (; steps > 0 && w->step < w->end; steps--) score_step(w);
+}
+
+/* 16 queries x 32 columns. The last sixteen columns of an odd number of them are taken twice. */
+INLINE void take_step(struct products *w) {
+    int32_t d = w->s->t->head_dim, second = w->outer * 32 + 16 < d ? 2 * TILE : 0;
+    const uint8_t *p = w->c->p + w->inner * 2 * TILE;
+    const uint8_t *v = w->s->l->v + w->inner * (d / 16) * 2 * TILE + w->outer * 4 * TILE;
+    ordered();
+    if (w->step++ % 2 == 0) {
+        if (w->inner == 0) {
+            _tile_zero(C2);
+            _tile_zero(C3);
+        }
+        _tile_loadd(A0, p, 64);
+        _tile_loadd(B0, v, 64);
+        _tile_dpbf16ps(C2, A0, B0);
+        _tile_loadd(B1, v + second, 64);
+        _tile_dpbf16ps(C3, A0, B1);
+        _tile_loadd(A1, p + TILE, 64);
+        _tile_dpbf16ps(C2, A1, B0);
+        return;
+    }
+    _tile_dpbf16ps(C3, A1, B1);
+    _tile_loadd(B0, v + TILE, 64);
+    _tile_dpbf16ps(C2, A0, B0);
+    _tile_loadd(B1, v + second + TILE, 64);
+    _tile_dpbf16ps(C3, A0, B1);
+    if (++w->inner < w->s->n / 32) return;
+    _tile_stored(C2, w->c->o + w->outer * 32, d * 4);
+    if (second) _tile_stored(C3, w->c->o + w->outer * 32 + 16, d * 4);
+    w->inner = 0;
+    w->outer++;
+}
+
+/* The state's max takes in the column's scores. */
+static __m512 raise_max(struct column *c, int32_t n) {
+    __m512 old = _mm512_load_ps(c->max);
+    __m512 max = c->see.all ? largest(&c->see, true, c->s, n, old) : largest(&c->see, false, c->s, n, old);
+    __mmask16 any = _mm512_cmp_ps_mask(max, _mm512_set1_ps(-INFINITY), _CMP_NEQ_UQ);
+    _mm512_storeu_ps(c->shrink, _mm512_maskz_mov_ps(any, exp2_of(_mm512_sub_ps(old, max))));
+    _mm512_store_ps(c->max, max);
+    return max;
+}
+
+/* Scores become weights, while the next column's are made. */
+INLINE void weigh(struct column *c, bool all, int32_t n, struct products *next) {
+    __m512 max = raise_max(c, n), even = _mm512_setzero_ps(), odd = even;
+    uint8_t pairs[2 * TILE] __attribute__((aligned(64)));
+    int32_t each = (next->s->l->pairs + 2) / 3;
+    for (int32_t j = 0; j < n; j += 32) {
+        uint8_t *p = c->p + j / 32 * 2 * TILE;
+        for (int32_t i = 0; i < 4; i++) {
+            if (i % 2 == 0) score(next, each);
+            weigh_8(&c->see, all, j + 8 * i, c->s + (j + 8 * i) * 16, max, pairs + i * 256, &even, &odd);
+        }
+        score(next, each);
+        transpose_tile(pairs, p);
+        score(next, each);
+        transpose_tile(pairs + TILE, p + TILE);
+    }
+    score(next, next->end);
+    __m512 sum = _mm512_load_ps(c->sum), shrink = _mm512_loadu_ps(c->shrink);
+    _mm512_store_ps(c->sum, _mm512_fmadd_ps(sum, shrink, _mm512_add_ps(even, odd)));
+}
+
+static void weigh_column(struct column *c, int32_t n, struct products *next) {
+    if (c->see.all)
+        weigh(c, true, n, next);
+    else
+        weigh(c, false, n, next);
+}
+
+/* acc = acc * shrink + this span's values */
+static void add_up(const struct column *c, int32_t head_dim) {
+    for (int32_t i = c->first; i < c->last; i++) {
+        __m512 shrink = _mm512_set1_ps(c->shrink[i]);
+        for (int32_t at = i * head_dim; at < (i + 1) * head_dim; at += 16) {
+            __m512 old = _mm512_load_ps(c->acc + at);
+            _mm512_store_ps(c->acc + at, _mm512_fmadd_ps(old, shrink, _mm512_load_ps(c->o + at)));
+        }
+    }
+}
+
+/* Makes a column's values of this span. Meanwhile those of the column before, if any, are added up, for what tiles store
+ * is late to load, and rows of `more` are converted. */
+static void take_values(const struct span *s, const struct column *c, const struct column *before,
+                        struct conversion *more, int32_t steps) {
+    struct products w = products_of(s, c);
+    while (w.step < w.end) {
+        take_step(&w);
+        int32_t now = steps / (w.end - w.step + 1);
+        convert(more, now);
+        steps -= now;
+        if (before && w.step == w.end / 2) add_up(before, s->t->head_dim);
     }
 }
 
@@ -475,37 +543,63 @@ static void clear_value(const struct layout *l, int32_t head_dim, int32_t key) {
 }
 
 /* The same as below, one token at a time over the values that it sees. */
-static void fold_tokens(const struct attend_tile *t, const struct layout *l, int32_t from, int32_t n,
-                        struct attend_state *state) {
-    int32_t round = (n + 31) & ~31, lo, hi;
+static void fold_tokens(const struct span *s, int32_t n) {
+    const struct attend_tile *t = s->t;
+    struct products none = products_of(s, NULL);
+    int32_t lo, hi;
     for (int32_t token = 0; token < t->tokens; token++) {
-        split_span(t, from, n, l);
-        attend_visible(t, token, from, &lo, &hi);
+        struct conversion values = conversion_of(s->l, t, true, s->from, n);
+        convert_rest(&values);
+        attend_visible(t, token, s->from, &lo, &hi);
         for (int32_t j = 0; j < n; j++) {
-            if (j < lo || j >= hi) clear_value(l, t->head_dim, j);
+            if (j < lo || j >= hi) clear_value(s->l, t->head_dim, j);
         }
         for (int32_t q = token * t->group, end = q + t->group, next; q < end; q = next) {
-            int32_t column = q / 16, first = q % 16;
-            next = end < (column + 1) * 16 ? end : (column + 1) * 16;
-            struct lanes see = lanes_of(l->visible + column * 32, from, round);
-            __mmask16 mine = (__mmask16)(((1u << (next - q)) - 1) << first);
-            see.hi = _mm512_maskz_mov_epi32(mine, see.hi);
-            see.all = false;
-            fold_column(l, column, see, round, t->head_dim, first, first + next - q, state);
+            next = end < (q / 16 + 1) * 16 ? end : (q / 16 + 1) * 16;
+            struct column c = column_at(s, q / 16);
+            c.first = q % 16;
+            c.last = q % 16 + next - q;
+            c.see.hi = _mm512_maskz_mov_epi32((__mmask16)(((1u << (next - q)) - 1) << c.first), c.see.hi);
+            c.see.all = false;
+            struct products scores = products_of(s, &c);
+            score(&scores, scores.end);
+            weigh_column(&c, s->n, &none);
+            take_values(s, &c, NULL, &values, 0);
+            add_up(&c, t->head_dim);
         }
     }
 }
 
-static void fold_span(const struct attend_tile *t, const struct layout *l, int32_t from, int32_t n,
-                      struct attend_state *state) {
-    if (!finite_where_hidden(t, from, n)) {
-        fold_tokens(t, l, from, n, state);
+/* Keys of this span are in two parts already, and those of the next one will be. */
+static void fold_span(const struct span *s, int32_t n, struct conversion *next_keys) {
+    const struct layout *l = s->l;
+    if (!finite_where_hidden(s->t, s->from, n)) {
+        fold_tokens(s, n);
         return;
     }
-    int32_t round = (n + 31) & ~31;
-    split_span(t, from, n, l);
-    for (int32_t c = 0; c < l->columns; c++)
-        fold_column(l, c, lanes_of(l->visible + c * 32, from, round), round, t->head_dim, 0, 16, state);
+    struct column *columns = l->of;
+    columns[0] = column_at(s, 0);
+    struct conversion values = conversion_of(l, s->t, true, s->from, n);
+    struct products scores = products_of(s, &columns[0]);
+    int32_t steps = (n + 1) / 2 / scores.end;
+    for (int32_t i = 0; i < scores.end; i++) {
+        score(&scores, 1);
+        convert(&values, steps);
+    }
+    convert_rest(&values);
+    for (int32_t c = 0; c < l->columns; c++) {
+        if (c + 1 < l->columns) columns[c + 1] = column_at(s, c + 1);
+        scores = products_of(s, c + 1 < l->columns ? &columns[c + 1] : NULL);
+        weigh_column(&columns[c], s->n, &scores);
+    }
+    steps = (next_keys->n / 2 + l->columns - 1) / l->columns;
+    for (int32_t c = 0; c < l->columns; c++) take_values(s, &columns[c], c ? &columns[c - 1] : NULL, next_keys, steps);
+    add_up(&columns[l->columns - 1], s->t->head_dim);
+}
+
+static int32_t keys_of_span(int32_t from, int32_t end) {
+    int32_t n = end - from;
+    return n < 0 ? 0 : n < ATTEND_SPAN ? n : ATTEND_SPAN;
 }
 
 static void fold(const struct attend_tile *t, int32_t begin, int32_t end, void *at, struct attend_state *state) {
@@ -521,8 +615,14 @@ static void fold(const struct attend_tile *t, int32_t begin, int32_t end, void *
     }
     memset(state->acc, 0, (size_t)l.columns * 64 * (size_t)t->head_dim);
     tiles_on();
-    for (int32_t from = attend_first_span(t, begin); from < end; from += ATTEND_SPAN)
-        fold_span(t, &l, from, end - from < ATTEND_SPAN ? end - from : ATTEND_SPAN, state);
+    int32_t from = attend_first_span(t, begin);
+    struct conversion keys = conversion_of(&l, t, false, from, keys_of_span(from, end));
+    for (; from < end; from += ATTEND_SPAN) {
+        int32_t n = keys_of_span(from, end), next = from + ATTEND_SPAN;
+        convert_rest(&keys);
+        keys = conversion_of(&l, t, false, next, keys_of_span(next, end));
+        fold_span(&(struct span){&l, t, state, from, (n + 31) & ~31}, n, &keys);
+    }
     _tile_release();
 }
 

@@ -1,4 +1,4 @@
-/* The roof's units of the level avx512, and bf16 where the processor has it beside. For the barriers see roof_avx2.c. */
+/* The roof's units of the level avx512, and bf16 where the processor has it. For the barriers see roof_avx2.c. */
 #include <immintrin.h>
 
 #include "roof.h"

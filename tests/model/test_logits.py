@@ -119,9 +119,11 @@ def test_float32_models_agree_with_transformers(tmp_path: Path, arch: str, shape
 # ---- quantized weights and KV ----
 
 # Relative error of the logits against float64 on the same dequantized weights, a little above what was measured: the
-# activations are 8-bit for quantized types, and random two-layer models amplify that.
-EIGHT_BIT = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
-QUANTIZED = {"F16": 1e-3, "BF16": 1e-3, **dict.fromkeys(EIGHT_BIT, 0.02)}
+# activations are 8-bit for quantized types, and random two-layer models amplify that. K types have one scale per 256
+# columns, as in llama.cpp, whose error on such models is 2.2 to 2.8 %.
+OF_32 = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL")
+OF_256 = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+QUANTIZED = {"F16": 1e-3, "BF16": 1e-3, **dict.fromkeys(OF_32, 0.02), **dict.fromkeys(OF_256, 0.028)}
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED)

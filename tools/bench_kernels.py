@@ -50,7 +50,7 @@ def seconds(level: str, name: str, w: np.ndarray, tokens: int, repeats: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--levels", default=text(lib.ll_cpu_level()).replace("amx", "avx512"))
+    parser.add_argument("--levels", default=text(lib.ll_cpu_level()))
     parser.add_argument("--types", default=",".join(BLOCKS))
     parser.add_argument("--tokens", default="1,8,512")
     args = parser.parse_args()

@@ -11,6 +11,7 @@
  * the other port takes.
  *
  * Pitfall: GCC 12 thinks that loading a tile configuration reads only the structure's first bytes. */
+#include "one_token.h"
 #include "vnni.h"
 
 #include "products.h"
@@ -308,6 +309,7 @@ static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_b
 }
 
 #define MATMUL matmul_tiles
+#define ONE(type) one_##type
 #include "product_table.h"
 
 static const struct kernels table = {

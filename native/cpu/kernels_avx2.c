@@ -101,6 +101,7 @@ CORES(SUPER_CORE, halves_cores_6, true, false, true, SPAN_6_BITS)
 CORES(SUPER_CORE, halves_min_cores_2, true, true, true, SPAN_5_BITS)
 
 #define MATMUL matmul_lanes
+#define ONE(type) NULL
 #include "product_table.h"
 
 static const struct kernels table = {

@@ -1,7 +1,9 @@
 /* Level avx512: the products with VNNI. */
+#include "one_token.h"
 #include "vnni.h"
 
 #define MATMUL matmul_lanes
+#define ONE(type) one_##type
 #include "product_table.h"
 
 static const struct kernels table = {

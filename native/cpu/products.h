@@ -17,13 +17,19 @@
 
 enum { PANELS = 4 }; /* unpacked side by side when there are tokens enough to reuse a tile */
 
+/* One token by another way than lanes of rows; `room` holds ONE_TOKEN_ROOM(k) bytes. Blocks of 32 columns come in sixteens. */
+typedef void one_fn(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
+                    const union term *terms, float *out, int8_t *room);
+#define ONE_TOKEN_ROOM(k) (3 * (int64_t)(k))
+
 struct format {
     fill_fn *fill;
+    one_fn *one; /* or NULL */
     core_fn *const *cores; /* for 1, 2, 4, ... TILE tokens */
     enum form form;
-    bool halves;           /* sub-scales per sixteen columns */
-    int32_t offset;        /* of the panel's codes */
-    int32_t chunk_bytes;   /* of a row's 256 columns */
+    bool halves; /* sub-scales per sixteen columns */
+    int32_t offset; /* of the panel's codes */
+    int32_t chunk_bytes; /* of a row's 256 columns */
 };
 
 struct work {
@@ -39,7 +45,7 @@ static int64_t acc_floats(int32_t n) { return (int64_t)padded_tokens(n) * PANELS
 
 static int64_t scratch(int32_t k, int32_t n) {
     int64_t terms = (int64_t)padded_tokens(n) * (k / 32);
-    return (int64_t)sizeof(struct work) + (acc_floats(n) + terms) * (int64_t)sizeof(float);
+    return (int64_t)sizeof(struct work) + (acc_floats(n) + terms) * (int64_t)sizeof(float) + ONE_TOKEN_ROOM(k) + 64;
 }
 
 static union term *terms_of(struct work *work, int32_t n) { return (union term *)(void *)(work->acc + acc_floats(n)); }
@@ -103,6 +109,11 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
     int32_t blocks = a->k / 32, most = (a->n > TILE ? PANELS : 1) * LANES;
     union term *terms = terms_of(work, a->n);
     set_terms(f, a, terms);
+    if (a->n == 1 && f->one && (is_super(f->form) || blocks % 16 == 0)) {
+        uintptr_t room = (uintptr_t)(terms + blocks);
+        f->one(w, row_bytes, rows, a, terms, out, (int8_t *)((room + 63) / 64 * 64));
+        return;
+    }
     for (int32_t r = 0; r < rows; r += most) {
         int32_t here = rows - r < most ? rows - r : most, panels = (here + LANES - 1) / LANES, ld = panels * LANES;
         memset(work->acc, 0, sizeof(float) * (size_t)a->n * (size_t)ld);

@@ -43,8 +43,8 @@ static void rotate(enum rope_style style, int32_t dims, const float *rotation, f
         float *a = style == ROPE_INTERLEAVED ? head + 2 * i : head + i;
         float *b = style == ROPE_INTERLEAVED ? a + 1 : a + half;
         float c = rotation[2 * i], s = rotation[2 * i + 1], x = *a, y = *b;
-        *a = x * c - y * s;
-        *b = x * s + y * c;
+        *a = fmaf(x, c, -(y * s)); /* said, because GCC fuses a difference beside a sum though told not to */
+        *b = fmaf(x, s, y * c);
     }
 }
 

@@ -130,8 +130,8 @@ static __device__ inline void rotate_head(const struct rotate *r, const float *w
         float *a = r->style == ROPE_INTERLEAVED ? head + 2 * i : head + i;
         float *b = r->style == ROPE_INTERLEAVED ? a + 1 : a + half;
         float c = rotation[2 * i], s = rotation[2 * i + 1], x = *a, y = *b;
-        *a = x * c - y * s;
-        *b = x * s + y * c;
+        *a = fmaf(x, c, -(y * s));
+        *b = fmaf(x, s, y * c);
     }
     __syncwarp();
 }

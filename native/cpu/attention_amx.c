@@ -529,9 +529,10 @@ static bool finite_where_hidden(const struct attend_tile *t, int32_t from, int32
     int32_t first_hi, last_lo, unused;
     attend_visible(t, 0, from, &unused, &first_hi);
     attend_visible(t, t->tokens - 1, from, &last_lo, &unused);
-    for (int32_t j = 0; j < n; j++) {
-        if ((j < last_lo || j >= first_hi) && !finite_row(t, attend_row(t, from + j) + t->to_values)) return false;
-    }
+    for (int32_t j = 0; j < last_lo && j < n; j++)
+        if (!finite_row(t, attend_row(t, from + j) + t->to_values)) return false;
+    for (int32_t j = first_hi > 0 ? first_hi : 0; j < n; j++)
+        if (!finite_row(t, attend_row(t, from + j) + t->to_values)) return false;
     return true;
 }
 

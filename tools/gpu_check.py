@@ -4,13 +4,15 @@ that a token's bits depend on its own sequence alone. Prints a table.
     python tools/gpu_check.py [--quick]
 
 Needs the extra `test` and a library built with CUDA (LOCALLLM_LIBRARY names another than the package's). The device
-does the CPU's arithmetic in the CPU's order, so the same bits are expected of both, not merely close ones.
+does the CPU's arithmetic in the CPU's order, so the same bits are expected of both, not merely close ones; but for
+level amx, whose attention has bits of its own, so here the CPU is held to avx512.
 Exit status: 0 all passed, 1 something failed, 3 there is no GPU here and nothing was verified.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -113,6 +115,19 @@ def check_cache(path: Path, quick: bool) -> Iterator[Result]:
     yield compared("identity, shared prefix", "Q4_0", shared, alone[64:])
 
 
+def check_long_rows(path: Path, quick: bool) -> Iterator[Result]:
+    """Rows of more than one split of attention's keys (native/cpu/attention.h), with and without a window."""
+    tokens = random_tokens(1030 if quick else 2300)
+    for window in (0, 500):
+        write_tiny(path, heads=1 if quick else 4, kv_heads=1, layers=1, context=4096, sliding_window=window)
+        with device(path) as gpu, Stepper(path, n_blocks=128) as cpu:
+            alone = gpu.logits(tokens)
+            yield compared("logits, CPU's bits", f"{len(tokens)} tokens, window {window}", alone, cpu.logits(tokens))
+            for at in (1023, 1024, len(tokens) - 1):
+                last = gpu.step([(tokens[at : at + 1], at, list(range(-(-len(tokens) // 32))))])
+                yield compared("identity, one token", f"at {at}, window {window}", last, alone[at : at + 1])
+
+
 def check_memory(path: Path, quick: bool) -> Iterator[Result]:
     """More memory than there is: an error with both numbers, and the device works on."""
     write_tiny(path, dtype="Q8_0", layers=1)
@@ -126,7 +141,8 @@ def check_memory(path: Path, quick: bool) -> Iterator[Result]:
         yield compared("and afterwards", "Q8_0", gpu.logits([1, 2, 3]), cpu.logits([1, 2, 3]))
 
 
-CHECKS: tuple[Callable[[Path, bool], Iterator[Result]], ...] = (check_logits, check_types, check_cache, check_memory)
+CHECKS: tuple[Callable[[Path, bool], Iterator[Result]], ...] = (
+    check_logits, check_types, check_cache, check_long_rows, check_memory)  # fmt: skip
 
 
 def main() -> int:
@@ -137,6 +153,8 @@ def main() -> int:
     if lib.ll_cuda_devices() == 0:
         print("no GPU: nothing was run, and the CUDA device is not verified here")
         return NO_GPU
+    if text(lib.ll_cpu_level()) == "amx":
+        os.environ["LOCALLLM_CPU"] = "avx512"
     failed = count = 0
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

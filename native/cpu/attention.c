@@ -10,7 +10,7 @@
 
 #include "cpu.h"
 
-enum { TILE_QUERIES = 128, MAX_TILE_TOKENS = 64, PARTS_PER_THREAD = 16, ITEMS_PER_THREAD = 4 };
+enum { TILE_QUERIES = 256, MAX_TILE_TOKENS = 64, PARTS_PER_THREAD = 8, ITEMS_PER_THREAD = 4 };
 
 struct attend {
     struct cpu *cpu;

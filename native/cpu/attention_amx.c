@@ -24,24 +24,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { TILE = 1024 /* bytes */, WEIGHT_BYTES = ATTEND_SPAN / 32 * 2 * TILE, SCORES = ATTEND_SPAN * 16 };
-
-struct lanes {
-    __m512i lo, hi;
-    bool all;
-}; /* keys of a span that 16 queries see; all: each of them sees all */
-
-/* Sixteen queries on their way through a span: scored, then weighed, then the values taken in. */
-struct column {
-    struct lanes see;
-    const uint8_t *q;
-    float *s;            /* (n, 16) */
-    uint8_t *p;          /* (n / 32, hi and lo) */
-    float *o;            /* (16, head_dim) this span's values */
-    float *max, *sum, *acc; /* of the state */
-    int32_t first, last; /* queries that take in values */
-    float shrink[16];
-};
+enum { TILE = 1024 /* bytes */, WEIGHTS = ATTEND_SPAN / 32 * 2 * TILE /* bytes */, SCORES = ATTEND_SPAN * 16 };
 
 /* Pieces of a worker's scratch, all made of tiles of 16 rows of 64 bytes. */
 struct layout {
@@ -53,7 +36,6 @@ struct layout {
     uint8_t *p;        /* (span / 32, hi and lo) first operand: 16 queries x 32 keys */
     float *s;          /* (span, 16) scores, one column per query */
     float *o;          /* (16, head_dim) */
-    struct column *of; /* (columns) */
     int32_t *visible;  /* (2, columns, 16) first and last key that a query sees */
 };
 
@@ -64,10 +46,9 @@ static int64_t lay_out(struct layout *l, int32_t queries, int32_t head_dim, uint
     l->q = at, at += (int64_t)l->columns * l->pairs * 2 * TILE;
     l->k = at, at += (int64_t)(ATTEND_SPAN / 16) * l->pairs * 2 * TILE;
     l->v = at, at += (int64_t)(ATTEND_SPAN / 32) * (head_dim / 16) * 2 * TILE;
-    l->p = at, at += (int64_t)l->columns * WEIGHT_BYTES;
-    l->s = (float *)(void *)at, at += 2 * SCORES * sizeof(float);
-    l->o = (float *)(void *)at, at += (int64_t)head_dim * 128;
-    l->of = (struct column *)(void *)at, at += l->columns * (int64_t)sizeof(struct column);
+    l->p = at, at += WEIGHTS;
+    l->s = (float *)(void *)at, at += SCORES * 4;
+    l->o = (float *)(void *)at, at += (int64_t)head_dim * 64;
     l->visible = (int32_t *)(void *)at, at += (int64_t)l->columns * 2 * 64;
     return at - start;
 }
@@ -147,27 +128,6 @@ INLINE __m512 load16(int32_t type, const uint8_t *row, int32_t i) {
     return _mm512_mul_ps(codes, _mm512_set1_ps(_cvtsh_ss(half)));
 }
 
-INLINE __m512 load16_or_none(int32_t type, const uint8_t *row, int32_t i, int32_t n) {
-    return row && i < n ? load16(type, row, i) : _mm512_setzero_ps();
-}
-
-/* ---- conversion ---- */
-
-/* Keys, or values, of one span on their way into two parts, two rows a step, so that it may be done while tiles work.
- * The same rows of the span after it are fetched meanwhile. */
-struct conversion {
-    const struct layout *l;
-    const struct attend_tile *t;
-    bool values;
-    int32_t from, n, row; /* row: the next, of n */
-    const uint8_t *at, *ahead; /* its group of ATTEND_GROUP rows, and that of the next span */
-};
-
-static struct conversion conversion_of(const struct layout *l, const struct attend_tile *t, bool values, int32_t from,
-                                       int32_t n) {
-    return (struct conversion){.l = l, .t = t, .values = values, .from = from, .n = n};
-}
-
 INLINE void split_key(int32_t type, const uint8_t *row, int32_t n, uint8_t *out) {
     int32_t i = 0;
     for (; i + 32 <= n; i += 32, out += 2 * TILE)
@@ -175,52 +135,47 @@ INLINE void split_key(int32_t type, const uint8_t *row, int32_t n, uint8_t *out)
     if (i < n) split_pairs(load16(type, row, i), _mm512_setzero_ps(), type != LL_Q8_0, out);
 }
 
-/* Two keys' values; the second may be absent. */
+/* Two keys' values; either may be absent. */
 INLINE void split_values(int32_t type, const uint8_t *a, const uint8_t *b, int32_t n, uint8_t *out) {
     for (int32_t i = 0; i < n; i += 16, out += 2 * TILE)
         split_pairs(load16(type, a, i), b ? load16(type, b, i) : _mm512_setzero_ps(), type != LL_Q8_0, out);
 }
 
-INLINE void convert_rows(int32_t type, const struct conversion *c) {
-    int32_t j = c->row, d = c->t->head_dim;
-    int64_t stride = c->t->row_bytes;
-    const uint8_t *a = c->at + j % ATTEND_GROUP * stride, *b = j + 1 < c->n ? a + stride : NULL;
-    const char *ahead = (const char *)c->ahead + j % ATTEND_GROUP * stride;
-    for (int64_t i = 0; i < 2 * stride; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T1);
-    if (c->values) {
-        split_values(type, a, b, d, c->l->v + j / 32 * (d / 16) * 2 * TILE + j % 32 / 2 * 64);
-        return;
-    }
-    uint8_t *k = c->l->k + j / 16 * c->l->pairs * 2 * TILE + j % 16 * 64;
-    split_key(type, a, d, k);
-    if (b) split_key(type, b, d, k + 64);
+INLINE void prefetch(const uint8_t *p, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
 }
 
-/* So many more steps. */
-static void convert(struct conversion *c, int32_t steps) {
-    const struct attend_tile *t = c->t;
-    for (; steps > 0 && c->row < c->n; steps--, c->row += 2) {
-        if (c->row % ATTEND_GROUP == 0) {
-            int32_t position = c->from + c->row, ahead = position + ATTEND_SPAN;
-            c->at = attend_row(t, position) + (c->values ? t->to_values : 0);
-            c->ahead = c->at;
-            if (ahead < t->position + t->tokens) c->ahead = attend_row(t, ahead) + (c->values ? t->to_values : 0);
+/* Keys and values [from, from + n) of a span, and zeros up to a multiple of 32. Meanwhile the next span comes nearer. */
+INLINE void split_span_of(int32_t type, const struct attend_tile *t, int32_t from, int32_t n, const struct layout *l) {
+    int32_t key_bytes = l->pairs * 2 * TILE, value_bytes = t->head_dim / 16 * 2 * TILE, d = t->head_dim;
+    int64_t row = t->row_bytes;
+    for (int32_t j = 0; j < n; j += ATTEND_GROUP) {
+        const uint8_t *key = attend_row(t, from + j), *ahead = key;
+        uint8_t *k = l->k + j / 16 * key_bytes, *v = l->v + j / 32 * value_bytes + j % 32 / 2 * 64;
+        int32_t count = n - j < ATTEND_GROUP ? n - j : ATTEND_GROUP;
+        if (from + j + ATTEND_SPAN < t->position + t->tokens) ahead = attend_row(t, from + j + ATTEND_SPAN);
+        for (int32_t r = 0; r < count; r++) {
+            prefetch(ahead + r * row, row);
+            split_key(type, key + r * row, d, k + r * 64);
         }
-        switch (t->kv_type) {
-        case LL_F16: convert_rows(LL_F16, c); break;
-        case LL_BF16: convert_rows(LL_BF16, c); break;
-        default: convert_rows(LL_Q8_0, c);
+        key += t->to_values, ahead += t->to_values;
+        for (int32_t r = 0; r < count; r += 2) {
+            prefetch(ahead + r * row, 2 * row);
+            split_values(type, key + r * row, r + 1 < count ? key + (r + 1) * row : NULL, d, v + r / 2 * 64);
         }
+    }
+    /* scores of what lies behind are masked, whatever they are, but 0 times a value must be 0 */
+    for (int32_t j = (n + 1) & ~1; j % 32; j += 2) {
+        uint8_t *v = l->v + j / 32 * value_bytes + j % 32 / 2 * 64;
+        for (int32_t i = 0; i < 2 * d / 16; i++) _mm512_store_si512(v + i * TILE, _mm512_setzero_si512());
     }
 }
 
-/* The rest. Scores behind the last key are masked, whatever they are, but 0 times a value must be 0. */
-static void convert_rest(struct conversion *c) {
-    int32_t columns = c->t->head_dim / 16 * 2;
-    convert(c, ATTEND_SPAN);
-    for (int32_t j = c->row; c->values && j % 32; j += 2) {
-        uint8_t *v = c->l->v + j / 32 * columns * TILE + j % 32 / 2 * 64;
-        for (int32_t i = 0; i < columns; i++) _mm512_store_si512(v + i * TILE, _mm512_setzero_si512());
+static void split_span(const struct attend_tile *t, int32_t from, int32_t n, const struct layout *l) {
+    switch (t->kv_type) {
+    case LL_F16: split_span_of(LL_F16, t, from, n, l); break;
+    case LL_BF16: split_span_of(LL_BF16, t, from, n, l); break;
+    default: split_span_of(LL_Q8_0, t, from, n, l);
     }
 }
 
@@ -252,7 +207,7 @@ INLINE void transpose(__m512i r[16]) {
     }
 }
 
-/* ---- queries ---- */
+/* ---- scores ---- */
 
 /* Queries times scale and log2(e), so that a weight is a power of 2 of a score less the largest. */
 static void prepare(const struct attend_tile *t, void *at) {
@@ -280,6 +235,67 @@ static void prepare(const struct attend_tile *t, void *at) {
     }
 }
 
+/* Scores of 64 keys and 16 queries, the keys as rows. Low times low is left out. */
+static void score_64(const uint8_t *k, const uint8_t *q, int32_t pairs, float *s) {
+    ordered();
+    int64_t key_bytes = (int64_t)pairs * 2 * TILE;
+    _tile_zero(C0);
+    _tile_zero(C1);
+    _tile_zero(C2);
+    _tile_zero(C3);
+    for (int32_t p = 0; p < pairs; p++, k += 2 * TILE, q += 2 * TILE) {
+        _tile_loadd(B0, q, 64);
+        _tile_loadd(B1, q + TILE, 64);
+        _tile_loadd(A0, k, 64);
+        _tile_dpbf16ps(C0, A0, B0);
+        _tile_loadd(A1, k + key_bytes, 64);
+        _tile_dpbf16ps(C1, A1, B0);
+        _tile_dpbf16ps(C0, A0, B1);
+        _tile_loadd(A0, k + 2 * key_bytes, 64);
+        _tile_dpbf16ps(C2, A0, B0);
+        _tile_dpbf16ps(C1, A1, B1);
+        _tile_loadd(A1, k + 3 * key_bytes, 64);
+        _tile_dpbf16ps(C3, A1, B0);
+        _tile_dpbf16ps(C2, A0, B1);
+        _tile_loadd(A0, k + TILE, 64);
+        _tile_dpbf16ps(C0, A0, B0);
+        _tile_dpbf16ps(C3, A1, B1);
+        _tile_loadd(A1, k + key_bytes + TILE, 64);
+        _tile_dpbf16ps(C1, A1, B0);
+        _tile_loadd(A0, k + 2 * key_bytes + TILE, 64);
+        _tile_dpbf16ps(C2, A0, B0);
+        _tile_loadd(A1, k + 3 * key_bytes + TILE, 64);
+        _tile_dpbf16ps(C3, A1, B0);
+    }
+    _tile_stored(C0, s, 64);
+    _tile_stored(C1, s + 256, 64);
+    _tile_stored(C2, s + 512, 64);
+    _tile_stored(C3, s + 768, 64);
+}
+
+static void score_32(const uint8_t *k, const uint8_t *q, int32_t pairs, float *s) {
+    ordered();
+    int64_t key_bytes = (int64_t)pairs * 2 * TILE;
+    _tile_zero(C0);
+    _tile_zero(C1);
+    for (int32_t p = 0; p < pairs; p++, k += 2 * TILE, q += 2 * TILE) {
+        _tile_loadd(B0, q, 64);
+        _tile_loadd(B1, q + TILE, 64);
+        _tile_loadd(A0, k, 64);
+        _tile_dpbf16ps(C0, A0, B0);
+        _tile_loadd(A1, k + key_bytes, 64);
+        _tile_dpbf16ps(C1, A1, B0);
+        _tile_dpbf16ps(C0, A0, B1);
+        _tile_dpbf16ps(C1, A1, B1);
+        _tile_loadd(A0, k + TILE, 64);
+        _tile_dpbf16ps(C0, A0, B0);
+        _tile_loadd(A1, k + key_bytes + TILE, 64);
+        _tile_dpbf16ps(C1, A1, B0);
+    }
+    _tile_stored(C0, s, 64);
+    _tile_stored(C1, s + 256, 64);
+}
+
 /* ---- weights ---- */
 
 /* 2 to the x within 2^-23, for x at most 0; about 0 from -126 down; NaN stays. */
@@ -295,6 +311,11 @@ INLINE __m512 exp2_of(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
 }
+
+struct lanes {
+    __m512i lo, hi;
+    bool all, none;
+}; /* keys of a span that 16 queries see; whether each of them sees all, or nothing */
 
 INLINE __mmask16 seen(const struct lanes *see, int32_t key) {
     __m512i at = _mm512_set1_epi32(key);
@@ -312,10 +333,11 @@ INLINE __m512 largest(const struct lanes *see, bool all, const float *s, int32_t
     return _mm512_max_ps(_mm512_max_ps(m[0], m[1]), _mm512_max_ps(m[2], m[3]));
 }
 
-/* Scores of eight keys become weights: four rows of pairs of keys, low parts a tile further. */
-INLINE void weigh_8(const struct lanes *see, bool all, int32_t key, const float *s, __m512 max, uint8_t *pairs,
-                    __m512 *even, __m512 *odd) {
-    for (int i = 0; i < 4; i++) {
+/* Scores of 32 keys become weights: two tiles, queries as rows. Returns sums of even and odd keys. */
+INLINE void weigh(const struct lanes *see, bool all, int32_t key, const float *s, __m512 max, uint8_t *p, __m512 *even,
+                  __m512 *odd) {
+    __m512i hi[16], lo[16];
+    for (int i = 0; i < 16; i++) {
         __m512 a = exp2_of(_mm512_sub_ps(_mm512_load_ps(s + 2 * i * 16), max));
         __m512 b = exp2_of(_mm512_sub_ps(_mm512_load_ps(s + (2 * i + 1) * 16), max));
         if (!all) {
@@ -324,193 +346,159 @@ INLINE void weigh_8(const struct lanes *see, bool all, int32_t key, const float 
         }
         *even = _mm512_add_ps(*even, a);
         *odd = _mm512_add_ps(*odd, b);
-        split_pairs(a, b, false, pairs + i * 64);
+        __m512 ah = upper(a), bh = upper(b);
+        hi[i] = pair(ah, bh);
+        lo[i] = pair(_mm512_sub_ps(a, ah), _mm512_sub_ps(b, bh));
     }
+    transpose(hi);
+    for (int i = 0; i < 16; i++) _mm512_store_si512(p + i * 64, hi[i]);
+    transpose(lo);
+    for (int i = 0; i < 16; i++) _mm512_store_si512(p + TILE + i * 64, lo[i]);
 }
 
-INLINE void transpose_tile(const uint8_t *from, uint8_t *to) {
-    __m512i r[16];
-    for (int i = 0; i < 16; i++) r[i] = _mm512_load_si512(from + i * 64);
-    transpose(r);
-    for (int i = 0; i < 16; i++) _mm512_store_si512(to + i * 64, r[i]);
+/* ---- values ---- */
+
+static void values_64(const uint8_t *p, const uint8_t *v, int64_t value_bytes, int32_t steps, float *o, int64_t ld) {
+    ordered();
+    _tile_zero(C0);
+    _tile_zero(C1);
+    _tile_zero(C2);
+    _tile_zero(C3);
+    for (int32_t i = 0; i < steps; i++, p += 2 * TILE, v += value_bytes) {
+        _tile_loadd(A0, p, 64);
+        _tile_loadd(A1, p + TILE, 64);
+        _tile_loadd(B0, v, 64);
+        _tile_dpbf16ps(C0, A0, B0);
+        _tile_loadd(B1, v + 2 * TILE, 64);
+        _tile_dpbf16ps(C1, A0, B1);
+        _tile_dpbf16ps(C0, A1, B0);
+        _tile_loadd(B0, v + 4 * TILE, 64);
+        _tile_dpbf16ps(C2, A0, B0);
+        _tile_dpbf16ps(C1, A1, B1);
+        _tile_loadd(B1, v + 6 * TILE, 64);
+        _tile_dpbf16ps(C3, A0, B1);
+        _tile_dpbf16ps(C2, A1, B0);
+        _tile_loadd(B0, v + TILE, 64);
+        _tile_dpbf16ps(C0, A0, B0);
+        _tile_dpbf16ps(C3, A1, B1);
+        _tile_loadd(B1, v + 3 * TILE, 64);
+        _tile_dpbf16ps(C1, A0, B1);
+        _tile_loadd(B0, v + 5 * TILE, 64);
+        _tile_dpbf16ps(C2, A0, B0);
+        _tile_loadd(B1, v + 7 * TILE, 64);
+        _tile_dpbf16ps(C3, A0, B1);
+    }
+    _tile_stored(C0, o, ld);
+    _tile_stored(C1, o + 16, ld);
+    _tile_stored(C2, o + 32, ld);
+    _tile_stored(C3, o + 48, ld);
+}
+
+static void values_16(const uint8_t *p, const uint8_t *v, int64_t value_bytes, int32_t steps, float *o, int64_t ld) {
+    ordered();
+    _tile_zero(C0);
+    for (int32_t i = 0; i < steps; i++, p += 2 * TILE, v += value_bytes) {
+        _tile_loadd(A0, p, 64);
+        _tile_loadd(A1, p + TILE, 64);
+        _tile_loadd(B0, v, 64);
+        _tile_loadd(B1, v + TILE, 64);
+        _tile_dpbf16ps(C0, A0, B0);
+        _tile_dpbf16ps(C0, A1, B0);
+        _tile_dpbf16ps(C0, A0, B1);
+    }
+    _tile_stored(C0, o, ld);
 }
 
 /* ---- a span ---- */
 
 static struct lanes lanes_of(const int32_t *visible, int32_t from, int32_t n) {
-    __m512i start = _mm512_set1_epi32(from);
-    struct lanes see = {_mm512_sub_epi32(_mm512_load_si512(visible), start),
-                        _mm512_sub_epi32(_mm512_load_si512(visible + 16), start), false};
-    see.all = !_mm512_cmpgt_epi32_mask(see.lo, _mm512_setzero_si512()) &&
-              !_mm512_cmplt_epi32_mask(see.hi, _mm512_set1_epi32(n));
-    return see;
+    __m512i start = _mm512_set1_epi32(from), zero = _mm512_setzero_si512(), end = _mm512_set1_epi32(n);
+    __m512i lo = _mm512_sub_epi32(_mm512_load_si512(visible), start);
+    __m512i hi = _mm512_sub_epi32(_mm512_load_si512(visible + 16), start);
+    __mmask16 not_all = _mm512_cmpgt_epi32_mask(lo, zero) | _mm512_cmplt_epi32_mask(hi, end);
+    __mmask16 some = _mm512_cmplt_epi32_mask(lo, end) & _mm512_cmpgt_epi32_mask(hi, zero);
+    return (struct lanes){lo, hi, !not_all, !some};
 }
 
-/* What a span's steps share. n is a multiple of 32. */
-struct span {
+/* A column of sixteen queries in a span of n keys, a multiple of 32. */
+struct column {
+    struct lanes see;
     const struct layout *l;
-    const struct attend_tile *t;
-    struct attend_state *state;
-    int32_t from, n;
+    int32_t n, head_dim, first, last; /* queries [first, last) take in values */
+    const uint8_t *q;
+    uint8_t *p;
+    float *s, *o, *max, *sum, *acc; /* the last three are of the state */
+    float shrink[16];
 };
 
-static struct column column_at(const struct span *s, int32_t index) {
-    int32_t rest = attend_queries(s->t) - index * 16;
+static struct column column_at(const struct attend_tile *t, const struct layout *l, int32_t index, int32_t from,
+                               int32_t n, const struct attend_state *state) {
+    int32_t rest = attend_queries(t) - index * 16;
     return (struct column){
-        .see = lanes_of(s->l->visible + index * 32, s->from, s->n),
-        .q = s->l->q + (int64_t)index * s->l->pairs * 2 * TILE,
-        .s = s->l->s + index % 2 * SCORES,
-        .p = s->l->p + index * WEIGHT_BYTES,
-        .o = s->l->o + index % 2 * 16 * s->t->head_dim,
-        .max = s->state->max + index * 16,
-        .sum = s->state->sum + index * 16,
-        .acc = s->state->acc + (int64_t)index * 16 * s->t->head_dim,
+        .see = lanes_of(l->visible + index * 32, from, n),
+        .l = l,
+        .n = n,
+        .head_dim = t->head_dim,
         .last = rest < 16 ? rest : 16,
+        .q = l->q + (int64_t)index * l->pairs * 2 * TILE,
+        .p = l->p,
+        .s = l->s,
+        .o = l->o,
+        .max = state->max + index * 16,
+        .sum = state->sum + index * 16,
+        .acc = state->acc + (int64_t)index * 16 * t->head_dim,
     };
 }
 
-/* Scores of a column, or values that it takes in, in steps of three products. Low times low is left out. The steps lie
- * between those of vectors, because the processor looks ahead a hundred instructions, and tiles take their time. */
-struct products {
-    const struct span *s;
-    const struct column *c; /* NULL: nothing to do */
-    int32_t step, end;
-    int32_t outer, inner; /* scores: 32 keys, pair of sixteen dimensions; values: 32 columns, 32 keys */
-};
-
-static struct products products_of(const struct span *s, const struct column *c) {
-    return (struct products){.s = s, .c = c, .end = c ? 2 * s->l->pairs * (s->n / 32) : 0};
+static void score(const struct column *c) {
+    int32_t j = 0, key_bytes = c->l->pairs * 2 * TILE;
+    for (; j + 64 <= c->n; j += 64) score_64(c->l->k + j / 16 * key_bytes, c->q, c->l->pairs, c->s + j * 16);
+    if (j < c->n) score_32(c->l->k + j / 16 * key_bytes, c->q, c->l->pairs, c->s + j * 16);
 }
 
-/* 32 keys x 16 queries */
-INLINE void score_step(struct products *w) {
-    int32_t pairs = w->s->l->pairs, key_bytes = pairs * 2 * TILE;
-    const uint8_t *k = w->s->l->k + 2 * w->outer * key_bytes + w->inner * 2 * TILE;
-    const uint8_t *q = w->c->q + w->inner * 2 * TILE;
-    ordered();
-    if (w->step++ % 2 == 0) {
-        if (w->inner == 0) {
-            _tile_zero(C0);
-            _tile_zero(C1);
-        }
-        _tile_loadd(B0, q, 64);
-        _tile_loadd(A0, k, 64);
-        _tile_dpbf16ps(C0, A0, B0);
-        _tile_loadd(A1, k + key_bytes, 64);
-        _tile_dpbf16ps(C1, A1, B0);
-        _tile_loadd(B1, q + TILE, 64);
-        _tile_dpbf16ps(C0, A0, B1);
-        return;
-    }
-    _tile_dpbf16ps(C1, A1, B1);
-    _tile_loadd(A0, k + TILE, 64);
-    _tile_dpbf16ps(C0, A0, B0);
-    _tile_loadd(A1, k + key_bytes + TILE, 64);
-    _tile_dpbf16ps(C1, A1, B0);
-    if (++w->inner < pairs) return;
-    _tile_stored(C0, w->c->s + w->outer * 512, 64);
-    _tile_stored(C1, w->c->s + w->outer * 512 + 256, 64);
-    w->inner = 0;
-    w->outer++;
-}
-
-INLINE void score(struct products *w, int32_t steps) {
-    for (; steps > 0 && w->step < w->end; steps--) score_step(w);
-}
-
-/* 16 queries x 32 columns. The last sixteen columns of an odd number of them are taken twice. */
-INLINE void take_step(struct products *w) {
-    int32_t d = w->s->t->head_dim, second = w->outer * 32 + 16 < d ? 2 * TILE : 0;
-    const uint8_t *p = w->c->p + w->inner * 2 * TILE;
-    const uint8_t *v = w->s->l->v + w->inner * (d / 16) * 2 * TILE + w->outer * 4 * TILE;
-    ordered();
-    if (w->step++ % 2 == 0) {
-        if (w->inner == 0) {
-            _tile_zero(C2);
-            _tile_zero(C3);
-        }
-        _tile_loadd(A0, p, 64);
-        _tile_loadd(B0, v, 64);
-        _tile_dpbf16ps(C2, A0, B0);
-        _tile_loadd(B1, v + second, 64);
-        _tile_dpbf16ps(C3, A0, B1);
-        _tile_loadd(A1, p + TILE, 64);
-        _tile_dpbf16ps(C2, A1, B0);
-        return;
-    }
-    _tile_dpbf16ps(C3, A1, B1);
-    _tile_loadd(B0, v + TILE, 64);
-    _tile_dpbf16ps(C2, A0, B0);
-    _tile_loadd(B1, v + second + TILE, 64);
-    _tile_dpbf16ps(C3, A0, B1);
-    if (++w->inner < w->s->n / 32) return;
-    _tile_stored(C2, w->c->o + w->outer * 32, d * 4);
-    if (second) _tile_stored(C3, w->c->o + w->outer * 32 + 16, d * 4);
-    w->inner = 0;
-    w->outer++;
-}
-
-/* The state's max takes in the column's scores. */
-static __m512 raise_max(struct column *c, int32_t n) {
-    __m512 old = _mm512_load_ps(c->max);
-    __m512 max = c->see.all ? largest(&c->see, true, c->s, n, old) : largest(&c->see, false, c->s, n, old);
+INLINE void weigh_all(struct column *c, bool all) {
+    __m512 old = _mm512_load_ps(c->max), max = largest(&c->see, all, c->s, c->n, old);
+    __m512 even = _mm512_setzero_ps(), odd = even;
+    for (int32_t j = 0; j < c->n; j += 32)
+        weigh(&c->see, all, j, c->s + j * 16, max, c->p + j / 32 * 2 * TILE, &even, &odd);
     __mmask16 any = _mm512_cmp_ps_mask(max, _mm512_set1_ps(-INFINITY), _CMP_NEQ_UQ);
-    _mm512_storeu_ps(c->shrink, _mm512_maskz_mov_ps(any, exp2_of(_mm512_sub_ps(old, max))));
+    __m512 shrink = _mm512_maskz_mov_ps(any, exp2_of(_mm512_sub_ps(old, max)));
+    _mm512_store_ps(c->sum, _mm512_fmadd_ps(_mm512_load_ps(c->sum), shrink, _mm512_add_ps(even, odd)));
     _mm512_store_ps(c->max, max);
-    return max;
+    _mm512_storeu_ps(c->shrink, shrink);
 }
 
-/* Scores become weights, while the next column's are made. */
-INLINE void weigh(struct column *c, bool all, int32_t n, struct products *next) {
-    __m512 max = raise_max(c, n), even = _mm512_setzero_ps(), odd = even;
-    uint8_t pairs[2 * TILE] __attribute__((aligned(64)));
-    int32_t each = (next->s->l->pairs + 2) / 3;
-    for (int32_t j = 0; j < n; j += 32) {
-        uint8_t *p = c->p + j / 32 * 2 * TILE;
-        for (int32_t i = 0; i < 4; i++) {
-            if (i % 2 == 0) score(next, each);
-            weigh_8(&c->see, all, j + 8 * i, c->s + (j + 8 * i) * 16, max, pairs + i * 256, &even, &odd);
-        }
-        score(next, each);
-        transpose_tile(pairs, p);
-        score(next, each);
-        transpose_tile(pairs + TILE, p + TILE);
-    }
-    score(next, next->end);
-    __m512 sum = _mm512_load_ps(c->sum), shrink = _mm512_loadu_ps(c->shrink);
-    _mm512_store_ps(c->sum, _mm512_fmadd_ps(sum, shrink, _mm512_add_ps(even, odd)));
-}
-
-static void weigh_column(struct column *c, int32_t n, struct products *next) {
+static void weigh_column(struct column *c) {
     if (c->see.all)
-        weigh(c, true, n, next);
+        weigh_all(c, true);
     else
-        weigh(c, false, n, next);
+        weigh_all(c, false);
 }
 
-/* acc = acc * shrink + this span's values */
-static void add_up(const struct column *c, int32_t head_dim) {
+static void take_values(const struct column *c) {
+    int64_t value_bytes = c->head_dim / 16 * 2 * TILE, ld = (int64_t)c->head_dim * 4;
+    const uint8_t *v = c->l->v;
+    int32_t d = 0;
+    for (; d + 64 <= c->head_dim; d += 64) values_64(c->p, v + d / 16 * 2 * TILE, value_bytes, c->n / 32, c->o + d, ld);
+    for (; d < c->head_dim; d += 16) values_16(c->p, v + d / 16 * 2 * TILE, value_bytes, c->n / 32, c->o + d, ld);
+}
+
+static void add_up(const struct column *c) {
     for (int32_t i = c->first; i < c->last; i++) {
         __m512 shrink = _mm512_set1_ps(c->shrink[i]);
-        for (int32_t at = i * head_dim; at < (i + 1) * head_dim; at += 16) {
+        for (int32_t at = i * c->head_dim; at < (i + 1) * c->head_dim; at += 16) {
             __m512 old = _mm512_load_ps(c->acc + at);
             _mm512_store_ps(c->acc + at, _mm512_fmadd_ps(old, shrink, _mm512_load_ps(c->o + at)));
         }
     }
 }
 
-/* Makes a column's values of this span. Meanwhile those of the column before, if any, are added up, for what tiles store
- * is late to load, and rows of `more` are converted. */
-static void take_values(const struct span *s, const struct column *c, const struct column *before,
-                        struct conversion *more, int32_t steps) {
-    struct products w = products_of(s, c);
-    while (w.step < w.end) {
-        take_step(&w);
-        int32_t now = steps / (w.end - w.step + 1);
-        convert(more, now);
-        steps -= now;
-        if (before && w.step == w.end / 2) add_up(before, s->t->head_dim);
-    }
+/* One column at a time, for two do not stay in the first cache with the span's keys and values. */
+static void fold_column(struct column *c) {
+    score(c);
+    weigh_column(c);
+    take_values(c);
+    add_up(c);
 }
 
 static bool finite_row(const struct attend_tile *t, const uint8_t *row) {
@@ -544,63 +532,41 @@ static void clear_value(const struct layout *l, int32_t head_dim, int32_t key) {
 }
 
 /* The same as below, one token at a time over the values that it sees. */
-static void fold_tokens(const struct span *s, int32_t n) {
-    const struct attend_tile *t = s->t;
-    struct products none = products_of(s, NULL);
-    int32_t lo, hi;
+static void fold_tokens(const struct attend_tile *t, const struct layout *l, int32_t from, int32_t n,
+                        struct attend_state *state) {
+    int32_t round = (n + 31) & ~31, lo, hi;
     for (int32_t token = 0; token < t->tokens; token++) {
-        struct conversion values = conversion_of(s->l, t, true, s->from, n);
-        convert_rest(&values);
-        attend_visible(t, token, s->from, &lo, &hi);
+        split_span(t, from, n, l);
+        attend_visible(t, token, from, &lo, &hi);
         for (int32_t j = 0; j < n; j++) {
-            if (j < lo || j >= hi) clear_value(s->l, t->head_dim, j);
+            if (j < lo || j >= hi) clear_value(l, t->head_dim, j);
         }
         for (int32_t q = token * t->group, end = q + t->group, next; q < end; q = next) {
-            next = end < (q / 16 + 1) * 16 ? end : (q / 16 + 1) * 16;
-            struct column c = column_at(s, q / 16);
-            c.first = q % 16;
-            c.last = q % 16 + next - q;
-            c.see.hi = _mm512_maskz_mov_epi32((__mmask16)(((1u << (next - q)) - 1) << c.first), c.see.hi);
+            int32_t column = q / 16, first = q % 16;
+            next = end < (column + 1) * 16 ? end : (column + 1) * 16;
+            struct column c = column_at(t, l, column, from, round, state);
+            __mmask16 mine = (__mmask16)(((1u << (next - q)) - 1) << first);
+            c.see.hi = _mm512_maskz_mov_epi32(mine, c.see.hi);
             c.see.all = false;
-            struct products scores = products_of(s, &c);
-            score(&scores, scores.end);
-            weigh_column(&c, s->n, &none);
-            take_values(s, &c, NULL, &values, 0);
-            add_up(&c, t->head_dim);
+            c.first = first;
+            c.last = first + next - q;
+            fold_column(&c);
         }
     }
 }
 
-/* Keys of this span are in two parts already, and those of the next one will be. */
-static void fold_span(const struct span *s, int32_t n, struct conversion *next_keys) {
-    const struct layout *l = s->l;
-    if (!finite_where_hidden(s->t, s->from, n)) {
-        fold_tokens(s, n);
+static void fold_span(const struct attend_tile *t, const struct layout *l, int32_t from, int32_t n,
+                      struct attend_state *state) {
+    if (!finite_where_hidden(t, from, n)) {
+        fold_tokens(t, l, from, n, state);
         return;
     }
-    struct column *columns = l->of;
-    columns[0] = column_at(s, 0);
-    struct conversion values = conversion_of(l, s->t, true, s->from, n);
-    struct products scores = products_of(s, &columns[0]);
-    int32_t steps = (n + 1) / 2 / scores.end;
-    for (int32_t i = 0; i < scores.end; i++) {
-        score(&scores, 1);
-        convert(&values, steps);
+    int32_t round = (n + 31) & ~31;
+    split_span(t, from, n, l);
+    for (int32_t i = 0; i < l->columns; i++) {
+        struct column c = column_at(t, l, i, from, round, state);
+        if (!c.see.none) fold_column(&c);
     }
-    convert_rest(&values);
-    for (int32_t c = 0; c < l->columns; c++) {
-        if (c + 1 < l->columns) columns[c + 1] = column_at(s, c + 1);
-        scores = products_of(s, c + 1 < l->columns ? &columns[c + 1] : NULL);
-        weigh_column(&columns[c], s->n, &scores);
-    }
-    steps = (next_keys->n / 2 + l->columns - 1) / l->columns;
-    for (int32_t c = 0; c < l->columns; c++) take_values(s, &columns[c], c ? &columns[c - 1] : NULL, next_keys, steps);
-    add_up(&columns[l->columns - 1], s->t->head_dim);
-}
-
-static int32_t keys_of_span(int32_t from, int32_t end) {
-    int32_t n = end - from;
-    return n < 0 ? 0 : n < ATTEND_SPAN ? n : ATTEND_SPAN;
 }
 
 static void fold(const struct attend_tile *t, int32_t begin, int32_t end, void *at, struct attend_state *state) {
@@ -616,14 +582,8 @@ static void fold(const struct attend_tile *t, int32_t begin, int32_t end, void *
     }
     memset(state->acc, 0, (size_t)l.columns * 64 * (size_t)t->head_dim);
     tiles_on();
-    int32_t from = attend_first_span(t, begin);
-    struct conversion keys = conversion_of(&l, t, false, from, keys_of_span(from, end));
-    for (; from < end; from += ATTEND_SPAN) {
-        int32_t n = keys_of_span(from, end), next = from + ATTEND_SPAN;
-        convert_rest(&keys);
-        keys = conversion_of(&l, t, false, next, keys_of_span(next, end));
-        fold_span(&(struct span){&l, t, state, from, (n + 31) & ~31}, n, &keys);
-    }
+    for (int32_t from = attend_first_span(t, begin); from < end; from += ATTEND_SPAN)
+        fold_span(t, &l, from, end - from < ATTEND_SPAN ? end - from : ATTEND_SPAN, state);
     _tile_release();
 }
 

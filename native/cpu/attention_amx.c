@@ -145,7 +145,7 @@ INLINE void prefetch(const uint8_t *p, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
 }
 
-/* Keys and values [from, from + n) of a span, and zeros up to a multiple of 32. Meanwhile the next span comes nearer. */
+/* Keys and values [from, from + n), and zeros up to a multiple of 32. Meanwhile the next span comes nearer. */
 INLINE void split_span_of(int32_t type, const struct attend_tile *t, int32_t from, int32_t n, const struct layout *l) {
     int32_t key_bytes = l->pairs * 2 * TILE, value_bytes = t->head_dim / 16 * 2 * TILE, d = t->head_dim;
     int64_t row = t->row_bytes;

@@ -71,10 +71,9 @@ static void prepare(const struct attend_tile *t, void *at) {
 
 static void read_q8_0(int32_t n, const uint8_t *row, float *x) {
     for (int32_t b = 0; b < n / 32; b++, x += 32, row += 34) {
-        uint16_t half;
-        memcpy(&half, row, 2);
-        float scale = f16_to_f32(half);
-        for (int i = 0; i < 32; i++) x[i] = scale * (float)(int8_t)row[2 + i];
+        v16 scale = v16_set_half(load_u16(row));
+        v16_store(x, v16_mul(scale, v16_load_int8(row + 2)));
+        v16_store(x + 16, v16_mul(scale, v16_load_int8(row + 18)));
     }
 }
 
@@ -101,7 +100,12 @@ static void read_row(int32_t type, int32_t n, const void *row, float *x) {
 
 static void read_span(const struct attend_tile *t, const struct layout *l, int32_t from, int32_t n) {
     for (int32_t j = 0; j < n; j++) {
-        const uint8_t *row = attend_row(t, from + j);
+        const uint8_t *row = attend_row(t, from + j), *ahead = row;
+        if (from + j + ATTEND_SPAN < t->position + t->tokens) ahead = attend_row(t, from + j + ATTEND_SPAN);
+        for (int64_t i = 0; i < t->row_bytes; i += 64) {
+            __builtin_prefetch(ahead + i, 0, 2);
+            __builtin_prefetch(ahead + t->to_values + i, 0, 2);
+        }
         float *k = l->k + (int64_t)j * l->width, *v = l->v + (int64_t)j * l->width;
         read_row(t->kv_type, t->head_dim, row, k);
         read_row(t->kv_type, t->head_dim, row + t->to_values, v);

@@ -37,6 +37,10 @@ V16_INLINE void v16_store_half(uint16_t *p, v16 a) {
 V16_INLINE v16 v16_load_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
+V16_INLINE v16 v16_set_half(uint16_t h) { return _mm512_set1_ps(_cvtsh_ss(h)); }
+V16_INLINE v16 v16_load_int8(const uint8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 /* Folds lanes 8 apart, then 4, 2, 1. */
 V16_INLINE float v16_sum(v16 a) {
     __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
@@ -103,6 +107,11 @@ V16_INLINE __m256 v8_load_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
 V16_INLINE v16 v16_load_bf16(const uint16_t *p) { return (v16){v8_load_bf16(p), v8_load_bf16(p + 8)}; }
+V16_INLINE v16 v16_set_half(uint16_t h) { return (v16){_mm256_set1_ps(_cvtsh_ss(h)), _mm256_set1_ps(_cvtsh_ss(h))}; }
+V16_INLINE __m256 v8_load_int8(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+V16_INLINE v16 v16_load_int8(const uint8_t *p) { return (v16){v8_load_int8(p), v8_load_int8(p + 8)}; }
 V16_INLINE float v16_sum(v16 a) {
     __m256 h = _mm256_add_ps(a.lo, a.hi);
     __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -161,6 +170,8 @@ V16_INLINE void v16_store_half(uint16_t *p, v16 a) {
     for (int i = 0; i < 16; i++) p[i] = f32_to_f16(a.lane[i]);
 }
 V16_INLINE v16 v16_load_bf16(const uint16_t *p) { V16_LANES(bf16_to_f32(p[i])); }
+V16_INLINE v16 v16_set_half(uint16_t h) { return v16_set(f16_to_f32(h)); }
+V16_INLINE v16 v16_load_int8(const uint8_t *p) { V16_LANES((float)(int8_t)p[i]); }
 V16_INLINE float v16_sum(v16 a) {
     for (int step = 8; step; step /= 2) {
         for (int i = 0; i < step; i++) a.lane[i] += a.lane[i + step];

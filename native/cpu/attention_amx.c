@@ -141,14 +141,17 @@ INLINE void split_values(int32_t type, const uint8_t *a, const uint8_t *b, int32
         split_pairs(load16(type, a, i), b ? load16(type, b, i) : _mm512_setzero_ps(), type != LL_Q8_0, out);
 }
 
+INLINE int64_t row_bytes(int32_t type, int32_t n) { return type == LL_Q8_0 ? n / 32 * 34 : n * 2; }
+
 INLINE void prefetch(const uint8_t *p, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
 }
 
 /* Keys and values [from, from + n), and zeros up to a multiple of 32. Meanwhile the next span comes nearer. */
-INLINE void split_span_of(int32_t type, const struct attend_tile *t, int32_t from, int32_t n, const struct layout *l) {
-    int32_t key_bytes = l->pairs * 2 * TILE, value_bytes = t->head_dim / 16 * 2 * TILE, d = t->head_dim;
-    int64_t row = t->row_bytes;
+INLINE void split_span_of(int32_t type, int32_t d, const struct attend_tile *t, int32_t from, int32_t n,
+                          const struct layout *l) {
+    int32_t key_bytes = (d + 31) / 32 * 2 * TILE, value_bytes = d / 16 * 2 * TILE;
+    int64_t row = row_bytes(type, d);
     for (int32_t j = 0; j < n; j += ATTEND_GROUP) {
         const uint8_t *key = attend_row(t, from + j), *ahead = key;
         uint8_t *k = l->k + j / 16 * key_bytes, *v = l->v + j / 32 * value_bytes + j % 32 / 2 * 64;
@@ -171,11 +174,20 @@ INLINE void split_span_of(int32_t type, const struct attend_tile *t, int32_t fro
     }
 }
 
+INLINE void split_span_type(int32_t type, const struct attend_tile *t, int32_t from, int32_t n,
+                            const struct layout *l) {
+    switch (t->head_dim) { /* known sizes: loops without counters */
+    case 64: split_span_of(type, 64, t, from, n, l); break;
+    case 128: split_span_of(type, 128, t, from, n, l); break;
+    default: split_span_of(type, t->head_dim, t, from, n, l);
+    }
+}
+
 static void split_span(const struct attend_tile *t, int32_t from, int32_t n, const struct layout *l) {
     switch (t->kv_type) {
-    case LL_F16: split_span_of(LL_F16, t, from, n, l); break;
-    case LL_BF16: split_span_of(LL_BF16, t, from, n, l); break;
-    default: split_span_of(LL_Q8_0, t, from, n, l);
+    case LL_F16: split_span_type(LL_F16, t, from, n, l); break;
+    case LL_BF16: split_span_type(LL_BF16, t, from, n, l); break;
+    default: split_span_type(LL_Q8_0, t, from, n, l);
     }
 }
 

@@ -17,7 +17,8 @@
 
 enum { PANELS = 4 }; /* unpacked side by side when there are tokens enough to reuse a tile */
 
-/* One token by another way than lanes of rows; `room` holds ONE_TOKEN_ROOM(k) bytes. Blocks of 32 columns come in sixteens. */
+/* One token by another way than lanes of rows; `room` holds ONE_TOKEN_ROOM(k) bytes. Blocks of 32 columns come in
+ * sixteens. */
 typedef void one_fn(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
                     const union term *terms, float *out, int8_t *room);
 #define ONE_TOKEN_ROOM(k) (3 * (int64_t)(k))

@@ -38,12 +38,14 @@ struct ops {
                          const float *v);
     /* a = attention of q over the KV cache, each token up to and including itself */
     void (*attend)(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a);
+    /* moves the sampled tokens' rows of x (n_embd) and a to the front: others are of no use after the last attend */
+    void (*keep_sampled)(void *dev, const struct model *m, const struct step *s, float *x, float *a);
     /* x += w times in */
     void (*linear_add)(void *dev, const struct linear *w, const struct step *s, const float *in, float *x);
     /* h = silu(gate(norm(x))) * up(norm(x)) */
     void (*norm_glu)(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
                      float *h);
-    /* logits = head(norm(x)) of the sampled tokens only */
+    /* logits = head(norm(x)) of the step's samples, which are the first rows of x */
     void (*head)(void *dev, const struct model *m, const struct step *s, const float *x, float *logits);
     /* waits for the step and tells whether it succeeded */
     int (*finish)(void *dev);

@@ -94,6 +94,12 @@ static void attend(void *dev, const struct model *m, int32_t layer, const struct
     profile_stop(p, LL_OP_ATTEND);
 }
 
+/* Its time goes to the operation after it. */
+static void keep_sampled(void *dev, const struct model *m, const struct step *s, float *x, float *a) {
+    struct profile *p = dev;
+    p->inner.ops->keep_sampled(p->inner.self, m, s, x, a);
+}
+
 static bool is_out(const struct model *m, const struct linear *w) {
     for (int32_t i = 0; i < m->n_layers; i++)
         if (w == &m->layers[i].o) return true;
@@ -137,6 +143,7 @@ static const struct ops profile_ops = {
     .norm_qkv = norm_qkv,
     .rotate_store = rotate_store,
     .attend = attend,
+    .keep_sampled = keep_sampled,
     .linear_add = linear_add,
     .norm_glu = norm_glu,
     .head = head,

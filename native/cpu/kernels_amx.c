@@ -40,6 +40,9 @@ static void enter_tiles(int column_bytes) {
 
 typedef int32_t tile_sums[GROUP][LANES]; /* (tokens, rows) */
 
+/* GCC does not know that loading a tile reads memory: what was written to panels must be there by now. */
+static inline void settle(void) { __asm__ volatile("" : : : "memory"); }
+
 /* ---- a scale per 32 columns ---- */
 
 /* Unsigned codes become the signed ones that they stand for. */
@@ -136,6 +139,7 @@ static void block_tiles(const struct format *f, const struct activations *a, con
         struct panel *p = &work->panels[i];
         bool magic = takes_magic(p, count);
         if (f->offset) sign_codes(p, f->offset);
+        settle();
         core[i] = magic ? min ? magic_min_tile : magic_tile : min ? usual_min_tile : usual_tile;
     }
     for (int32_t t = 0; t < a->n; t += GROUP) {
@@ -263,6 +267,7 @@ INLINE void super_tiles(bool halves, bool min, const struct format *f, const str
                         int32_t panels, struct work *work) {
     int32_t groups = (a->n + GROUP - 1) / GROUP, pairs = groups / 2 * 2 * GROUP;
     for (int32_t i = 0; i < panels; i++) fold_subs(halves, f->offset, &work->panels[i]);
+    settle();
     run_units(halves, min, true, f, a, first, panels, 0, pairs, work);
     run_units(halves, min, false, f, a, first, panels, pairs, a->n, work);
 }

@@ -28,7 +28,6 @@ struct product {
 struct input {
     struct cpu *cpu;
     const float *x;             /* (n_tokens, k) */
-    const int32_t *pick;        /* (n) which tokens, or NULL: all in order */
     const float *norm;          /* (k) or NULL: x as it is */
     float eps;
     unsigned widths; /* which quants the products need: enum width */
@@ -46,7 +45,7 @@ static void prepare_token(void *arg, int32_t t, int32_t worker) {
     struct input *in = arg;
     struct cpu *c = in->cpu;
     int32_t k = in->out.k;
-    const float *x = in->x + (int64_t)(in->pick ? in->pick[t] : t) * k;
+    const float *x = in->x + (int64_t)t * k;
     (void)worker;
     if (in->norm) {
         float *normed = c->normed + (int64_t)t * k;
@@ -170,6 +169,18 @@ static void cpu_norm_qkv(void *dev, const struct model *m, const struct layer *l
     run(&p);
 }
 
+/* Samples rise, so no row is overwritten before it has moved. */
+static void move_rows(const struct step *s, int64_t width, float *x) {
+    for (int32_t i = 0; i < s->batch.n_samples; i++)
+        memmove(x + i * width, x + s->batch.samples[i] * width, (size_t)width * sizeof *x);
+}
+
+static void cpu_keep_sampled(void *dev, const struct model *m, const struct step *s, float *x, float *a) {
+    (void)dev;
+    move_rows(s, m->n_embd, x);
+    move_rows(s, (int64_t)m->n_heads * m->head_dim, a);
+}
+
 static void cpu_linear_add(void *dev, const struct linear *w, const struct step *s, const float *from, float *x) {
     struct product p = {.cpu = dev, .use = ADD, .count = 1, .w = {w}, .out = {x}};
     struct input in = {.cpu = dev, .x = from, .out.k = w->w.cols, .widths = widths_of(p.w, 1)};
@@ -190,13 +201,8 @@ static void cpu_norm_glu(void *dev, const struct model *m, const struct layer *l
 
 static void cpu_head(void *dev, const struct model *m, const struct step *s, const float *x, float *logits) {
     struct product p = {.cpu = dev, .use = STORE, .count = 1, .w = {&m->head}, .out = {logits}};
-    struct input in = {.cpu = dev,
-                       .x = x,
-                       .pick = s->batch.samples,
-                       .norm = m->out_norm,
-                       .eps = m->norm_eps,
-                       .out.k = m->n_embd,
-                       .widths = widths_of(p.w, 1)};
+    struct input in = {
+        .cpu = dev, .x = x, .norm = m->out_norm, .eps = m->norm_eps, .out.k = m->n_embd, .widths = widths_of(p.w, 1)};
     prepare(&in, s->batch.n_samples);
     p.in = in.out;
     run(&p);
@@ -256,5 +262,6 @@ static int cpu_finish(void *dev) {
 }
 
 const struct ops cpu_ops = {
-    "cpu", cpu_embed, cpu_norm_qkv, cpu_rotate_store, cpu_attend, cpu_linear_add, cpu_norm_glu, cpu_head, cpu_finish,
+    "cpu",          cpu_embed,    cpu_norm_qkv, cpu_rotate_store, cpu_attend, cpu_keep_sampled,
+    cpu_linear_add, cpu_norm_glu, cpu_head,     cpu_finish,
 };

@@ -80,8 +80,11 @@ void cuda_set_input(struct cuda *d, const float *x, int32_t n, int32_t k, int wi
 void cuda_product(struct cuda *d, const struct linear *w, float *out, bool add);
 int cuda_widths(const struct linear *w); /* an enum width */
 
-/* out row i = norm of x row index[i], or of row i where index is NULL. */
-void cuda_norm(struct cuda *d, const float *x, const int32_t *index, int32_t n, int32_t k, const float *w, float *out);
+/* x (tokens, k): row samples[i] goes to row i, for n samples that rise. */
+void cuda_move_rows(struct cuda *d, const int32_t *samples, int32_t n, int32_t k, float *x);
+
+/* out (n, k) = norm of x (n, k). */
+void cuda_norm(struct cuda *d, const float *x, int32_t n, int32_t k, const float *w, float *out);
 void cuda_swiglu(struct cuda *d, float *gate, const float *up, int32_t n, int32_t k);
 void cuda_embed(void *dev, const struct model *m, const struct step *s, float *x);
 void cuda_rotate_store(void *dev, const struct model *m, int32_t layer, const struct step *s, float *q, float *k,

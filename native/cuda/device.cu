@@ -246,11 +246,17 @@ static void cuda_norm_qkv(void *dev, const struct model *m, const struct layer *
                           float *q, float *k, float *v) {
     struct cuda *d = (struct cuda *)dev;
     int widths = cuda_widths(&l->q) | cuda_widths(&l->k) | cuda_widths(&l->v);
-    cuda_norm(d, x, NULL, s->batch.n_tokens, m->n_embd, l->attn_norm, d->normed);
+    cuda_norm(d, x, s->batch.n_tokens, m->n_embd, l->attn_norm, d->normed);
     cuda_set_input(d, d->normed, s->batch.n_tokens, m->n_embd, widths);
     cuda_product(d, &l->q, q, false);
     cuda_product(d, &l->k, k, false);
     cuda_product(d, &l->v, v, false);
+}
+
+static void cuda_keep_sampled(void *dev, const struct model *m, const struct step *s, float *x, float *a) {
+    struct cuda *d = (struct cuda *)dev;
+    cuda_move_rows(d, s->batch.samples, s->batch.n_samples, m->n_embd, x);
+    cuda_move_rows(d, s->batch.samples, s->batch.n_samples, m->n_heads * m->head_dim, a);
 }
 
 static void cuda_linear_add(void *dev, const struct linear *w, const struct step *s, const float *in, float *x) {
@@ -262,7 +268,7 @@ static void cuda_linear_add(void *dev, const struct linear *w, const struct step
 static void cuda_norm_glu(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
                           float *h) {
     struct cuda *d = (struct cuda *)dev;
-    cuda_norm(d, x, NULL, s->batch.n_tokens, m->n_embd, l->ffn_norm, d->normed);
+    cuda_norm(d, x, s->batch.n_tokens, m->n_embd, l->ffn_norm, d->normed);
     cuda_set_input(d, d->normed, s->batch.n_tokens, m->n_embd, cuda_widths(&l->gate) | cuda_widths(&l->up));
     cuda_product(d, &l->gate, h, false);
     cuda_product(d, &l->up, d->up, false);
@@ -271,13 +277,13 @@ static void cuda_norm_glu(void *dev, const struct model *m, const struct layer *
 
 static void cuda_head(void *dev, const struct model *m, const struct step *s, const float *x, float *logits) {
     struct cuda *d = (struct cuda *)dev;
-    cuda_norm(d, x, s->batch.samples, s->batch.n_samples, m->n_embd, m->out_norm, d->normed);
+    cuda_norm(d, x, s->batch.n_samples, m->n_embd, m->out_norm, d->normed);
     cuda_set_input(d, d->normed, s->batch.n_samples, m->n_embd, cuda_widths(&m->head));
     cuda_product(d, &m->head, logits, false);
 }
 
 static const struct ops cuda_ops = {
-    "cuda",          cuda_embed,    cuda_norm_qkv, cuda_rotate_store, cuda_attend,
+    "cuda",          cuda_embed,    cuda_norm_qkv, cuda_rotate_store, cuda_attend, cuda_keep_sampled,
     cuda_linear_add, cuda_norm_glu, cuda_head,     cuda_finish,
 };
 

@@ -39,17 +39,32 @@ static __device__ inline float inverse_rms(int32_t n, const float *x, float eps)
 }
 
 /* Every warp sums the whole row: that is cheaper than waiting for one that does. out may not be x. */
-static __global__ void norm(const float *x, const int32_t *index, int32_t k, const float *w, float eps, float *out) {
+static __global__ void norm(const float *x, int32_t k, const float *w, float eps, float *out) {
     int64_t i = blockIdx.x;
-    const float *row = x + (index ? index[i] : i) * (int64_t)k;
+    const float *row = x + i * k;
     float scale = inverse_rms(k, row, eps);
     for (int32_t c = threadIdx.x; c < k; c += THREADS) out[i * k + c] = row[c] * scale * w[c];
 }
 
-void cuda_norm(struct cuda *d, const float *x, const int32_t *index, int32_t n, int32_t k, const float *w, float *out) {
+void cuda_norm(struct cuda *d, const float *x, int32_t n, int32_t k, const float *w, float *out) {
     if (!n) return;
-    LAUNCH(norm, n, THREADS, d->stream, x, index, k, w, d->model.norm_eps, out);
+    LAUNCH(norm, n, THREADS, d->stream, x, k, w, d->model.norm_eps, out);
     note(d, cudaGetLastError(), "a norm");
+}
+
+/* ---- the rows that are sampled ---- */
+
+/* Rows samples[i] >= i, rising, move to i. A thread owns a column, so nothing is read after it was written. */
+static __global__ void move_rows(int32_t k, const int32_t *samples, int32_t n, float *x) {
+    int32_t c = (int32_t)blockIdx.x * THREADS + threadIdx.x;
+    if (c >= k) return;
+    for (int32_t i = 0; i < n; i++) x[(int64_t)i * k + c] = x[(int64_t)samples[i] * k + c];
+}
+
+void cuda_move_rows(struct cuda *d, const int32_t *samples, int32_t n, int32_t k, float *x) {
+    if (!n) return;
+    LAUNCH(move_rows, tiles(k, THREADS), THREADS, d->stream, k, samples, n, x);
+    note(d, cudaGetLastError(), "moving the sampled rows");
 }
 
 /* ---- gated activation ---- */
@@ -64,6 +79,7 @@ static __global__ void swiglu(int32_t k, float *gate, const float *up) {
 }
 
 void cuda_swiglu(struct cuda *d, float *gate, const float *up, int32_t n, int32_t k) {
+    if (!n) return;
     LAUNCH(swiglu, dim3((unsigned)n, tiles(k, THREADS)), THREADS, d->stream, k, gate, up);
     note(d, cudaGetLastError(), "the gated activation");
 }

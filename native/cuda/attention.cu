@@ -128,7 +128,7 @@ template <int TYPE> static __global__ void attend(struct attend p) {
 
 void cuda_attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a) {
     struct cuda *d = (struct cuda *)dev;
-    struct attend p;
+    struct attend p = {};
     p.n_heads = m->n_heads;
     p.n_kv_heads = m->n_kv_heads;
     p.head_dim = m->head_dim;

@@ -172,7 +172,7 @@ void cuda_rotate_store(void *dev, const struct model *m, int32_t layer, const st
                        const float *v) {
     struct cuda *d = (struct cuda *)dev;
     const struct layer *l = &m->layers[layer];
-    struct rotate r;
+    struct rotate r = {}; /* padding too: kernels take it by value */
     r.n_heads = m->n_heads;
     r.n_kv_heads = m->n_kv_heads;
     r.head_dim = m->head_dim;

@@ -147,7 +147,7 @@ void cuda_set_input(struct cuda *d, const float *x, int32_t n, int32_t k, int wi
 
 void cuda_product(struct cuda *d, const struct linear *w, float *out, bool add) {
     const struct input *a = &d->input;
-    struct product p;
+    struct product p = {};
     p.w = w->w.data;
     p.row_bytes = w->w.row_bytes;
     p.rows = w->w.rows;

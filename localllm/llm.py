@@ -27,7 +27,7 @@ from localllm.bindings import check, ffi, lib
 from localllm.bundled import demo_model_path
 from localllm.config import ModelOptions
 from localllm.engine.block_manager import BlockManager
-from localllm.engine.engine import Engine, Handle
+from localllm.engine.engine import Engine, Handle, Receiver, Stats
 from localllm.engine.runner import Runner
 from localllm.engine.scheduler import Scheduler
 from localllm.errors import ClosedError, ForkError, FormatError, InvalidArgument, UnsupportedError
@@ -61,7 +61,7 @@ _RECOMMENDED = {
 }
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """A prompt as the engine takes it, and how to read the answer."""
 
     tokens: Sequence[int]
@@ -220,6 +220,60 @@ class LLM:
             return self._astream(chosen, self._conversation, prompt, None)
         return self._astream(chosen, self._request, prompt)
 
+    # ---- for servers, which prepare in one thread and read in another ----
+
+    def prepare(self, prompt: Prompt | Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> Request:
+        """A prompt or a conversation as the engine takes it. Long texts take a while; any thread may do it."""
+        self._check_open()
+        if _is_messages(prompt):
+            return self._conversation(cast(Messages, prompt), tools)
+        return self._request(cast(Prompt, prompt))
+
+    def sampling(self, **sampling: Any) -> SamplingParams:
+        """Sampling parameters over the model's own, with a seed."""
+        return self._params(None, sampling)
+
+    def answer(
+        self,
+        request: Request,
+        params: SamplingParams,
+        receiver: Receiver,
+        *,
+        choice: int = 0,
+        salt: bytes = b"",
+    ) -> Answer:
+        """Start an answer, to be called in an event loop: the receiver is called there with what each step gives and
+        with None at the end, and hands it to take(). choice: which of several answers to the same request; salt:
+        prefixes are shared only among requests of the same one."""
+        import asyncio
+
+        handle = self._engine.submit(
+            request.tokens,
+            params,
+            seed=params.seed or 0,
+            choice=choice,
+            stop_tokens=self._end_tokens,
+            salt=salt,
+            loop=asyncio.get_running_loop(),
+            receiver=receiver,
+        )
+        return Answer(handle, *self._readers(request, params), self)
+
+    @property
+    def template_source(self) -> str:
+        """The chat template's source; empty for a model without one."""
+        return "" if self._template is None else self._template.source
+
+    @property
+    def stats(self) -> Stats:
+        """What the engine has done so far, and what it holds now."""
+        return self._engine.stats
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the engine has stopped for good, if it has."""
+        return self._engine.failure
+
     # ---- tokens ----
 
     def tokenize(self, text: str, add_special: bool = False, parse_special: bool = False) -> list[int]:
@@ -291,12 +345,12 @@ class LLM:
                 raise InvalidArgument(f"logit_bias has token {token}, but token ids go from 0 to {self.n_vocab - 1}")
         return dataclasses.replace(chosen, seed=secrets.randbits(32)) if chosen.seed is None else chosen
 
-    def _request(self, prompt: Prompt) -> _Request:
+    def _request(self, prompt: Prompt) -> Request:
         if isinstance(prompt, str):
-            return _Request(self.tokenizer.encode(prompt), prompt)
-        return _Request(_ids(prompt), "")
+            return Request(self.tokenizer.encode(prompt), prompt)
+        return Request(_ids(prompt), "")
 
-    def _conversation(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> _Request:
+    def _conversation(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> Request:
         if not _is_messages(messages):
             raise InvalidArgument(f"messages must be a list of mappings, not {type(messages).__name__}")
         tokenizer = self.tokenizer
@@ -307,12 +361,12 @@ class LLM:
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer
-        return _Request(ids, text, marks_of(self._template.source), begins_text=True)
+        return Request(ids, text, marks_of(self._template.source), begins_text=True)
 
-    def _start(self, request: _Request, params: SamplingParams) -> Stream:
+    def _start(self, request: Request, params: SamplingParams) -> Stream:
         return Stream(self._submit(request, params, None), *self._readers(request, params), self)
 
-    def _astream(self, params: SamplingParams, prepare: Callable[..., _Request], *arguments: Any) -> AsyncStream:
+    def _astream(self, params: SamplingParams, prepare: Callable[..., Request], *arguments: Any) -> AsyncStream:
         import asyncio
 
         async def begin() -> Answer:
@@ -322,11 +376,16 @@ class LLM:
 
         return AsyncStream(begin)
 
-    def _submit(self, request: _Request, params: SamplingParams, loop: asyncio.AbstractEventLoop | None) -> Handle:
-        stops = self._tokenizer.eog_ids if self._tokenizer is not None else frozenset[int]()
-        return self._engine.submit(request.tokens, params, seed=params.seed or 0, stop_tokens=stops, loop=loop)
+    def _submit(self, request: Request, params: SamplingParams, loop: asyncio.AbstractEventLoop | None) -> Handle:
+        return self._engine.submit(
+            request.tokens, params, seed=params.seed or 0, stop_tokens=self._end_tokens, loop=loop
+        )
 
-    def _readers(self, request: _Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
+    @property
+    def _end_tokens(self) -> frozenset[int]:
+        return self._tokenizer.eog_ids if self._tokenizer is not None else frozenset()
+
+    def _readers(self, request: Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
         skip_space = request.begins_text and self._tokenizer is not None and self._tokenizer.adds_space
         return TextStream(self._token_text, params.stop, skip_space), ReasoningSplitter(request.marks, request.text)
 
@@ -336,7 +395,7 @@ class LLM:
             return b""
         return self._tokenizer.shown_bytes(token)
 
-    def _read_all(self, requests: Sequence[_Request], params: SamplingParams) -> list[Completion]:
+    def _read_all(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
         """All at once; whatever interrupts one of them ends the others too."""
         with ExitStack() as stack:
             streams = [stack.enter_context(self._start(request, params)) for request in requests]

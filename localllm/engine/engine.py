@@ -63,20 +63,27 @@ class Stats:
     blocks_cached: int  # hold a prefix that may be met again, whether free or in use
 
 
+Receiver = Callable[[Sampled | None], None]  # of what one step gave a request; it must not raise
+
+
 class Handle:
     """The answer to one request while it is made: an iterator of Sampled, for one reader.
 
     `for` in any thread; or, if the request was submitted with a loop, `async for` in that loop. It ends with the
     answer, or raises the error that ended it. Used as a context manager it aborts the request when it is left early.
+    One submitted with a receiver is not iterated: the loop calls that with each Sampled, and with None at the end.
     """
 
-    def __init__(self, engine: Engine, seq: Sequence, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, engine: Engine, seq: Sequence, loop: asyncio.AbstractEventLoop | None, receiver: Receiver | None
+    ) -> None:
         self._engine = engine
         self.seq = seq
         self.loop = loop
         self.error: LocalLLMError | None = None
         self._queue: SimpleQueue[Sampled | None] = SimpleQueue()  # None is the end
-        self._async_queue = None if loop is None else _async_queue()
+        self._async_queue = None if loop is None or receiver is not None else _async_queue()
+        self._receiver = receiver
 
     @property
     def prompt_tokens(self) -> int:
@@ -152,7 +159,9 @@ def _async_queue() -> asyncio.Queue[Sampled | None]:
 
 def _put_all(batch: list[tuple[Handle, Sampled | None]]) -> None:
     for handle, item in batch:
-        if handle._async_queue is not None:
+        if handle._receiver is not None:
+            handle._receiver(item)
+        elif handle._async_queue is not None:
             handle._async_queue.put_nowait(item)
 
 
@@ -176,6 +185,7 @@ class Engine:
         self._wake = threading.Condition()
         self._inbox: deque[Callable[[], None]] = deque()
         self._closing = False
+        self.failure: Exception | None = None  # what ended the engine thread, if it was not close()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._live, name="localllm-engine", daemon=True)
         self._thread.start()
@@ -194,6 +204,7 @@ class Engine:
         salt: bytes = b"",
         mask: Mask | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        receiver: Receiver | None = None,
     ) -> Handle:
         """Start a request. The answer ends with one of `stop_tokens` (unless params.ignore_eos), after
         params.max_tokens, or where the context ends. InvalidArgument if the prompt leaves no room for an answer."""
@@ -210,7 +221,7 @@ class Engine:
             salt=salt,
             mask=mask,
         )
-        handle = Handle(self, seq, loop)
+        handle = Handle(self, seq, loop, receiver)
         self._post(partial(self._add, handle))
         return handle
 
@@ -302,7 +313,7 @@ class Engine:
     def _die(self, problem: Exception) -> None:
         """A defect of ours, and the scheduler is not to be trusted any more. But nobody may wait for ever."""
         with self._wake:
-            self._closing = True
+            self._closing, self.failure = True, problem
         while self._inbox:
             with suppress(Exception):
                 self._inbox.popleft()()

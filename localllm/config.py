@@ -140,3 +140,31 @@ class RunOptions:
     hide_reasoning: bool = option(False, "do not show what the model thinks before it answers", bool)
     stats: bool = option(False, "tell speed and memory on standard error", bool)
     json: bool = option(False, "print the answer, and all about it, as one JSON object", bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What only `localllm serve` has."""
+
+    host: str = option("127.0.0.1", "address to listen on; any but loopback needs --api-key", metavar="ADDRESS")
+    port: int = option(8080, "port to listen on; 0 takes a free one", int, metavar="N", least=0, most=65535)
+    api_key: tuple[str, ...] = option((), "key that clients must send; repeatable", metavar="KEY", many=True)
+    allow_origin: tuple[str, ...] = option(
+        (), "web origin that may use the server besides loopback ones, or *; repeatable", metavar="ORIGIN", many=True
+    )
+    max_batch: int = option(32, "most requests in one step", int, metavar="N", least=1, most=4096)
+    max_queue: int = option(256, "most requests that wait; beyond them the answer is 429", int, metavar="N", least=0)
+    kv_memory: int | None = option(
+        None,
+        "bytes of KV cache for all requests; by default context x max-batch, at most half of the free memory",
+        int,
+        metavar="BYTES",
+        least=1,
+    )
+    grace: float = option(30.0, "seconds that answers get to finish when the server ends", float, metavar="S", least=0)
+    chat_template: str | None = option(None, "jinja2 file to use in place of the model's template", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not all(self.api_key):
+            raise InvalidArgument("api_key must not be empty")

@@ -18,6 +18,7 @@ from localllm.errors import LocalLLMError
 
 COMMANDS = {
     "run": "localllm.cli.run:run",
+    "serve": "localllm.cli.serve:serve",
     "tokenize": "localllm.cli.tokenize:tokenize",
 }
 

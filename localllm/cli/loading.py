@@ -26,7 +26,13 @@ WORTH_A_BAR = 256 << 20  # bytes not in memory yet; less comes before anybody wo
 _SPLIT = re.compile(r"-00001-of-(\d{5})\.gguf$")
 
 
-def load(model: str | None, device: DeviceOptions, chat_template: str | None) -> LLM:
+def load(
+    model: str | None,
+    device: DeviceOptions,
+    chat_template: str | None,
+    max_batch: int = 1,
+    kv_memory: int | None = None,
+) -> LLM:
     """The model by its name; without one, the bundled model. chat_template is a file."""
     if model is None:
         path = demo_model_path()
@@ -47,7 +53,8 @@ def load(model: str | None, device: DeviceOptions, chat_template: str | None) ->
         context=device.context,
         device=device.device,
         kv_type=device.kv_type,
-        max_batch=1,
+        kv_memory=kv_memory,
+        max_batch=max_batch,
         chat_template=source,
     )
 

@@ -1,0 +1,124 @@
+"""The routes under /v1 and beside it: from a body to a checked request, from there to an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from msgspec import UNSET, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from localllm.params import SamplingParams
+from localllm.server import chat, requests, strict_json, wire
+from localllm.server.body import read_body
+from localllm.server.completions import DEFAULT_MAX_TOKENS, TextWords
+from localllm.server.exchange import Exchange
+from localllm.server.job import Job
+from localllm.server.problems import invalid
+from localllm.server.service import Service
+
+R = TypeVar("R", bound=Struct)
+MOST_CHOICES = 128  # of one request: prompts times n
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "seed",
+            "stop", "ignore_eos", "priority")  # fmt: skip
+
+
+class Endpoints:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._llm = service.llm
+
+    async def chat(self, http: Request) -> Exchange:
+        request = await self._read(http, requests.ChatRequest)
+        chat.check(request)
+        most = request.max_tokens if request.max_completion_tokens is UNSET else request.max_completion_tokens
+        params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request))
+        messages = chat.conversation(request, self._llm.template_source)
+        self._service.admit(request.n)
+        prompt = await asyncio.to_thread(self._llm.prepare, messages)
+        self._check_length(len(prompt.tokens), "messages")
+        words = chat.ChatWords(self._service, request)
+        return self._exchange(request, [prompt], params, words)
+
+    async def completions(self, http: Request) -> Exchange:
+        request = await self._read(http, requests.CompletionRequest)
+        prompts = requests.prompts_of(request)
+        if len(prompts) * request.n > MOST_CHOICES:
+            raise invalid(f"{len(prompts)} prompts times n {request.n} are more than {MOST_CHOICES} answers", "prompt")
+        logprobs = None if request.logprobs is UNSET else request.logprobs
+        most = DEFAULT_MAX_TOKENS if request.max_tokens is UNSET else request.max_tokens
+        params = self._params(request, most, logprobs)
+        self._service.admit(len(prompts) * request.n)
+        prepared = [await asyncio.to_thread(self._llm.prepare, prompt) for prompt in prompts]
+        for prompt in prepared:
+            self._check_length(len(prompt.tokens), "prompt")
+            self._check_ids(prompt.tokens, "prompt")
+        return self._exchange(request, prepared, params, TextWords(self._service, request))
+
+    async def models(self, http: Request) -> Response:
+        return _json({"object": "list", "data": [self._model()]})
+
+    async def model(self, http: Request) -> Response:
+        self._service.check_model(http.path_params["name"])
+        return _json(self._model())
+
+    async def tokenize(self, http: Request) -> Response:
+        request = await self._read(http, requests.TokenizeRequest)
+        arguments = (request.content, request.add_special, request.parse_special)
+        return _json({"tokens": await asyncio.to_thread(self._llm.tokenize, *arguments)})
+
+    async def detokenize(self, http: Request) -> Response:
+        request = await self._read(http, requests.DetokenizeRequest)
+        self._check_ids(request.tokens, "tokens")
+        return _json({"content": await asyncio.to_thread(self._llm.detokenize, request.tokens)})
+
+    def _model(self) -> dict[str, Any]:
+        llm = self._llm
+        about = {"name": llm.name, "context": llm.context, "n_vocab": llm.n_vocab, "bytes": llm.plan.weight_bytes}
+        return {
+            "id": self._service.model_id, "object": "model", "created": self._service.created, "owned_by": "local",
+            "meta": about,
+        }  # fmt: skip
+
+    async def _read(self, http: Request, kind: type[R]) -> R:
+        request = requests.read(kind, strict_json.parse(await read_body(http)))
+        self._service.check_model(request.model)  # type: ignore[attr-defined]
+        return request
+
+    def _params(self, request: Any, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+        given = {name: value for name in SAMPLING if (value := getattr(request, name)) is not UNSET}
+        if request.logit_bias is not UNSET:
+            given["logit_bias"] = self._bias(request.logit_bias)
+        return self._llm.sampling(max_tokens=max_tokens, logprobs=logprobs, **given)
+
+    def _bias(self, bias: dict[str, float]) -> dict[int, float]:
+        for key in bias:
+            if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < self._llm.n_vocab):
+                raise invalid(
+                    f"logit_bias: {key[:40]!r} is no token id from 0 to {self._llm.n_vocab - 1}", "logit_bias"
+                )
+        return {int(key): value for key, value in bias.items()}
+
+    def _check_length(self, tokens: int, param: str) -> None:
+        if not 0 < tokens < self._llm.context:
+            raise invalid(
+                f"the prompt has {tokens} tokens, but must have from 1 to {self._llm.context - 1} in a context of "
+                f"{self._llm.context}",
+                param,
+                "context_length_exceeded" if tokens else "invalid_value",
+            )
+
+    def _check_ids(self, ids: Any, param: str) -> None:
+        if ids and max(ids) >= self._llm.n_vocab:
+            raise invalid(f"{param}: token ids go from 0 to {self._llm.n_vocab - 1}, found {max(ids)}", param)
+
+    def _exchange(self, request: Any, prompts: Any, params: SamplingParams, words: Any) -> Exchange:
+        def begin() -> Job:
+            return Job(self._llm, prompts, params, request.n, request.cache_salt.encode())
+
+        return Exchange(self._service, begin, words, request.stream)
+
+
+def _json(value: Any) -> Response:
+    return Response(wire.encode(value), media_type="application/json")

@@ -1,0 +1,145 @@
+"""The answers to one request while the engine makes them: several prompts, several choices of each, one reader.
+
+Everything here happens in the event loop. The engine hands over what a step gave to all requests at once; each choice
+turns its part into a Piece there and then, and the reader is woken once, however many pieces came."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from localllm.engine.engine import Receiver
+from localllm.engine.sequence import Sampled
+from localllm.errors import ClosedError, DeviceError
+from localllm.params import SamplingParams
+
+if TYPE_CHECKING:
+    from localllm.generation import Answer
+    from localllm.llm import LLM, Request
+
+
+@dataclass(slots=True)
+class Piece:
+    """One token of a choice, or its end: what a client is told in one event."""
+
+    choice: int
+    sampled: Sampled | None  # None: the end, and `finish` says why
+    text: str = ""
+    reasoning: str = ""
+    finish: str = ""
+
+
+class Choice:
+    """One of the answers. Its last token carries the text that was held back until the end was known."""
+
+    def __init__(self, job: Job, index: int, begin: Callable[[Receiver], Answer]) -> None:
+        self.job, self.index = job, index
+        self.answer = begin(self.receive)
+        self.finish = ""  # how it ended, once it has
+        self._last: Piece | None = None  # the newest, while nobody has read it
+
+    def receive(self, item: Sampled | None) -> None:
+        if self.finish:
+            return
+        piece = Piece(self.index, item)
+        self._split(piece, self.answer.take(item))
+        if item is not None:
+            self._last = piece
+            self.job.put(piece)
+        if self.answer.ended:
+            self._end(piece)
+
+    def forget_last(self) -> None:
+        self._last = None
+
+    def _split(self, piece: Piece, text: str) -> None:
+        for part in self.answer.splitter.push(text):
+            self._append(piece, *part)
+
+    def _end(self, piece: Piece) -> None:
+        if piece.sampled is None and self._last is not None:
+            self._last.text += piece.text
+            self._last.reasoning += piece.reasoning
+            piece = self._last
+        end = Piece(self.index, None)
+        for part in self.answer.splitter.finish():
+            self._append(piece if piece.sampled is not None else end, *part)
+        if piece.sampled is None:
+            end.text, end.reasoning = piece.text + end.text, piece.reasoning + end.reasoning
+        self.finish = end.finish = self.answer.finish_reason
+        if self.answer.handle.error is not None:
+            self.job.fail(self.answer.handle.error)
+        elif self.finish == "error":
+            self.job.fail(DeviceError("the logits of a request are not finite"))
+        elif self.finish == "abort":
+            self.job.fail(ClosedError("the engine ended a request"))
+        self.job.put(end)
+
+    def _append(self, piece: Piece, text: str, reasoning: bool) -> None:
+        if reasoning:
+            piece.reasoning += text
+        else:
+            piece.text += text
+
+
+class Job:
+    """Iterate for the pieces that came since the last time; raises the error that ended it. close() ends it early.
+
+    The choices of prompt p are numbered from p * n on, and the first of each equals what n = 1 gives."""
+
+    def __init__(self, llm: LLM, prompts: Sequence[Request], params: SamplingParams, n: int, salt: bytes) -> None:
+        self.prompts = prompts
+        self.started = time.perf_counter()
+        self.error: Exception | None = None
+        self.closed = False
+        self._pieces: list[Piece] = []
+        self._wake = asyncio.Event()
+        self.choices: list[Choice] = []
+        try:
+            for index in range(len(prompts) * n):
+                begin = partial(llm.answer, prompts[index // n], params, choice=index % n, salt=salt)
+                self.choices.append(Choice(self, index, begin))
+        except BaseException:
+            self._abort()
+            raise
+
+    def put(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        self._wake.set()
+
+    def fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self._abort()
+        self._wake.set()
+
+    def close(self) -> None:
+        """The client has left: nothing more is computed, and the reader gets no more."""
+        self.closed = True
+        self._abort()
+        self._wake.set()
+
+    @property
+    def ended(self) -> bool:
+        return all(choice.finish for choice in self.choices)
+
+    async def __aiter__(self) -> AsyncIterator[list[Piece]]:
+        ended = False
+        while not (ended or self.closed or self.error):
+            await self._wake.wait()
+            self._wake.clear()
+            pieces, self._pieces = self._pieces, []
+            for choice in self.choices:
+                choice.forget_last()
+            ended = self.ended
+            if pieces:
+                yield pieces
+        if self.error is not None:
+            raise self.error
+
+    def _abort(self) -> None:
+        for choice in self.choices:
+            choice.answer.close()

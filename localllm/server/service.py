@@ -1,0 +1,79 @@
+"""What all requests share: the model under its names, and how much may be going on at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, UnsetType
+
+from localllm.errors import ClosedError
+from localllm.server.job import Job
+from localllm.server.problems import Problem
+
+if TYPE_CHECKING:
+    from localllm.config import ServeOptions
+    from localllm.llm import LLM
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Service:
+    def __init__(self, llm: LLM, options: ServeOptions) -> None:
+        self.llm, self.options = llm, options
+        self.created = int(time.time())
+        file = os.path.basename(llm.path)
+        self.model_id = file.removesuffix(".gguf")
+        self._names = {"default", file, self.model_id}
+        self.on_loopback = is_loopback(options.host)
+        self.draining = False
+        self.jobs: set[Job] = set()  # that clients wait for
+
+    @property
+    def status(self) -> str:
+        if self.llm.failure is not None:
+            return "failed"
+        return "draining" if self.draining else "ok"
+
+    @property
+    def open_choices(self) -> int:
+        return sum(len(job.choices) for job in self.jobs)
+
+    def end_all(self) -> None:
+        """Requests that are still going on end with an error."""
+        for job in list(self.jobs):
+            job.fail(ClosedError("the server is shutting down"))
+
+    def check_model(self, name: str | UnsetType) -> None:
+        if name is not UNSET and name not in self._names:
+            raise Problem(
+                404,
+                f"there is no model {name[:200]!r} here; this server has {self.model_id!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    def token_bytes(self, token: int) -> bytes:
+        """A model may know more tokens than its vocabulary names."""
+        tokenizer = self.llm.tokenizer
+        return tokenizer.token_bytes(token) if token < tokenizer.n_vocab else b""
+
+    def admit(self, choices: int) -> None:
+        """Problem 429 where more are waiting than the queue holds."""
+        if self.draining:
+            raise Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
+        most = self.options.max_batch + self.options.max_queue
+        if self.open_choices + choices > most:
+            raise Problem(
+                429,
+                f"{self.open_choices} answers are being made or waited for, and at most {most} may be",
+                code="queue_full",
+                headers={"retry-after": "1"},
+            )

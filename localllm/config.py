@@ -161,6 +161,7 @@ class ServeOptions:
         metavar="BYTES",
         least=1,
     )
+    access_log: bool = option(False, "print a line of JSON for each request, on standard output", bool)
     grace: float = option(30.0, "seconds that answers get to finish when the server ends", float, metavar="S", least=0)
     chat_template: str | None = option(None, "jinja2 file to use in place of the model's template", metavar="FILE")
 

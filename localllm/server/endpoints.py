@@ -9,6 +9,9 @@ from msgspec import UNSET, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from localllm.errors import InvalidArgument, TemplateError
+from localllm.llm import Request as Prepared
+from localllm.messages import Message
 from localllm.params import SamplingParams
 from localllm.server import chat, requests, strict_json, wire
 from localllm.server.body import read_body
@@ -36,8 +39,7 @@ class Endpoints:
         params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request))
         messages = chat.conversation(request, self._llm.template_source)
         self._service.admit(request.n)
-        prompt = await asyncio.to_thread(self._llm.prepare, messages)
-        self._check_length(len(prompt.tokens), "messages")
+        prompt = await self._prepare(messages, "messages")
         words = chat.ChatWords(self._service, request)
         return self._exchange(request, [prompt], params, words)
 
@@ -50,10 +52,7 @@ class Endpoints:
         most = DEFAULT_MAX_TOKENS if request.max_tokens is UNSET else request.max_tokens
         params = self._params(request, most, logprobs)
         self._service.admit(len(prompts) * request.n)
-        prepared = [await asyncio.to_thread(self._llm.prepare, prompt) for prompt in prompts]
-        for prompt in prepared:
-            self._check_length(len(prompt.tokens), "prompt")
-            self._check_ids(prompt.tokens, "prompt")
+        prepared = [await self._prepare(prompt, "prompt") for prompt in prompts]
         return self._exchange(request, prepared, params, TextWords(self._service, request))
 
     async def models(self, http: Request) -> Response:
@@ -86,6 +85,16 @@ class Endpoints:
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 
+    async def _prepare(self, prompt: str | list[int] | list[Message], param: str) -> Prepared:
+        """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
+        try:
+            prepared = await asyncio.to_thread(self._llm.prepare, prompt)
+        except (InvalidArgument, TemplateError) as error:
+            raise invalid(str(error), param) from None
+        self._check_length(len(prepared.tokens), param)
+        self._check_ids(prepared.tokens, param)
+        return prepared
+
     def _params(self, request: Any, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         given = {name: value for name in SAMPLING if (value := getattr(request, name)) is not UNSET}
         if request.logit_bias is not UNSET:
@@ -115,7 +124,7 @@ class Endpoints:
 
     def _exchange(self, request: Any, prompts: Any, params: SamplingParams, words: Any) -> Exchange:
         def begin() -> Job:
-            return Job(self._llm, prompts, params, request.n, request.cache_salt.encode())
+            return Job(self._llm, self._service.metrics, prompts, params, request.n, request.cache_salt.encode())
 
         return Exchange(self._service, begin, words, request.stream)
 

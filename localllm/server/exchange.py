@@ -12,8 +12,8 @@ from typing import Protocol
 from starlette.types import Receive, Scope, Send
 
 from localllm.server import wire
+from localllm.server.access_log import NOTES
 from localllm.server.job import Job, Piece
-from localllm.server.problems import as_problem
 from localllm.server.service import Service
 
 JSON = [(b"content-type", b"application/json")]
@@ -49,8 +49,9 @@ class Exchange:
                 await self._tell_whole(job, send)
         finally:
             watcher.cancel()
+            self._service.done(job)
+            scope.get(NOTES, {}).update(_notes(job))
             job.close()
-            self._service.jobs.discard(job)
 
     async def _tell_whole(self, job: Job, send: Send) -> None:
         pieces: list[Piece] = []
@@ -58,7 +59,7 @@ class Exchange:
             async for more in job:
                 pieces += more
         except Exception as error:
-            problem = as_problem(error)
+            problem = self._service.problem(error)
             await _send_whole(send, problem.status, problem.body)
             return
         if not job.closed:
@@ -71,9 +72,19 @@ class Exchange:
                 await send({"type": "http.response.body", "body": self._words.events(pieces), "more_body": True})
             last = self._words.last(job)
         except Exception as error:
-            last = wire.event(as_problem(error).object) + wire.DONE
+            last = wire.event(self._service.problem(error).object) + wire.DONE
         if not job.closed:
             await send({"type": "http.response.body", "body": last})
+
+
+def _notes(job: Job) -> dict[str, object]:
+    spent = wire.usage(job)
+    return {
+        "end": job.end,
+        "prompt_tokens": spent.prompt_tokens,
+        "cached_tokens": spent.prompt_tokens_details.cached_tokens,
+        "generated_tokens": spent.completion_tokens,
+    }
 
 
 async def _watch(receive: Receive, job: Job) -> None:

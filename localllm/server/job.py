@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from localllm.engine.engine import Receiver
 from localllm.engine.sequence import Sampled
@@ -33,6 +33,20 @@ class Piece:
     finish: str = ""
 
 
+class Meter(Protocol):
+    """Who wants to know how long clients wait, in seconds."""
+
+    def first_token(self, seconds: float, /) -> None: ...
+
+    def gap(self, seconds: float, /) -> None: ...
+
+
+_NAMELESS = {
+    "error": DeviceError("the logits of this request are not finite, or no token is allowed next"),
+    "abort": ClosedError("the engine has ended this request"),
+}
+
+
 class Choice:
     """One of the answers. Its last token carries the text that was held back until the end was known."""
 
@@ -40,18 +54,30 @@ class Choice:
         self.job, self.index = job, index
         self.answer = begin(self.receive)
         self.finish = ""  # how it ended, once it has
+        self.told, self._told_at = False, 0.0  # whether there was a token, and when the last came
         self._last: Piece | None = None  # the newest, while nobody has read it
 
     def receive(self, item: Sampled | None) -> None:
         if self.finish:
             return
         piece = Piece(self.index, item)
+        if item is not None:
+            self._measure()
         self._split(piece, self.answer.take(item))
         if item is not None:
             self._last = piece
             self.job.put(piece)
         if self.answer.ended:
             self._end(piece)
+
+    def _measure(self) -> None:
+        now = time.perf_counter()
+        if self.told:
+            self.job.meter.gap(now - self._told_at)
+        else:
+            self.job.meter.first_token(now - self.job.started)
+        self._told_at = now
+        self.told = True
 
     def forget_last(self) -> None:
         self._last = None
@@ -71,12 +97,9 @@ class Choice:
         if piece.sampled is None:
             end.text, end.reasoning = piece.text + end.text, piece.reasoning + end.reasoning
         self.finish = end.finish = self.answer.finish_reason
-        if self.answer.handle.error is not None:
-            self.job.fail(self.answer.handle.error)
-        elif self.finish == "error":
-            self.job.fail(DeviceError("the logits of a request are not finite"))
-        elif self.finish == "abort":
-            self.job.fail(ClosedError("the engine ended a request"))
+        if self.finish in ("error", "abort"):
+            self.job.fail(self.answer.handle.error or _NAMELESS[self.finish])
+            return
         self.job.put(end)
 
     def _append(self, piece: Piece, text: str, reasoning: bool) -> None:
@@ -91,7 +114,10 @@ class Job:
 
     The choices of prompt p are numbered from p * n on, and the first of each equals what n = 1 gives."""
 
-    def __init__(self, llm: LLM, prompts: Sequence[Request], params: SamplingParams, n: int, salt: bytes) -> None:
+    def __init__(
+        self, llm: LLM, meter: Meter, prompts: Sequence[Request], params: SamplingParams, n: int, salt: bytes
+    ) -> None:
+        self.meter = meter
         self.prompts = prompts
         self.started = time.perf_counter()
         self.error: Exception | None = None
@@ -121,6 +147,13 @@ class Job:
         self.closed = True
         self._abort()
         self._wake.set()
+
+    @property
+    def end(self) -> str:
+        """How it ended, in a word."""
+        if self.error is not None:
+            return "failed"
+        return "done" if self.ended else "left"
 
     @property
     def ended(self) -> bool:

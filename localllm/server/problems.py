@@ -62,10 +62,12 @@ def as_problem(error: Exception, param: str | None = None) -> Problem:
         return error
     if isinstance(error, InvalidArgument | TemplateError):
         return invalid(str(error), param)
-    _log.error("a request failed: %s", error, exc_info=error)
+    if isinstance(error, DeviceError) and error.__cause__ is None:  # the engine's own sentence
+        return Problem(503, str(error), code="device_error")
     for kind, (status, message, code) in _TOLD.items():
         if isinstance(error, kind):
             return Problem(status, message, code=code)
     if isinstance(error, LocalLLMError) and error.http_status < 500:
         return Problem(error.http_status, str(error), param=param)
+    _log.error("a request failed: %s", error, exc_info=error)
     return Problem(500, "the server failed to handle this request; its log says why", code="internal_error")

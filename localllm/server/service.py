@@ -11,7 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from localllm.errors import ClosedError
 from localllm.server.job import Job
-from localllm.server.problems import Problem
+from localllm.server.metrics import Metrics
+from localllm.server.problems import Problem, as_problem
 
 if TYPE_CHECKING:
     from localllm.config import ServeOptions
@@ -33,7 +34,10 @@ class Service:
         self.model_id = file.removesuffix(".gguf")
         self._names = {"default", file, self.model_id}
         self.on_loopback = is_loopback(options.host)
+        self.metrics = Metrics(llm)
         self.draining = False
+        self.failures = 0  # requests that failed for a reason of ours
+        self.last_failure: str | None = None
         self.jobs: set[Job] = set()  # that clients wait for
 
     @property
@@ -45,6 +49,19 @@ class Service:
     @property
     def open_choices(self) -> int:
         return sum(len(job.choices) for job in self.jobs)
+
+    def done(self, job: Job) -> None:
+        """A client waits for it no more."""
+        self.jobs.discard(job)
+        self.metrics.request(job.end, sum(len(prompt.tokens) for prompt in job.prompts))
+
+    def problem(self, error: Exception) -> Problem:
+        """What the client of a failed job is told."""
+        problem = as_problem(error)
+        if problem.status >= 500 and not self.draining:
+            self.failures += 1
+            self.last_failure = problem.code
+        return problem
 
     def end_all(self) -> None:
         """Requests that are still going on end with an error."""

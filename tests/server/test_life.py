@@ -1,0 +1,225 @@
+"""Clients that leave, steps that fail, queues that are full, and the end of the server."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from localllm.errors import DeviceError
+from tests.server.live import Live, read_all, serving, wait_until
+
+LONG = {"prompt": "once upon a time", "max_tokens": 400, "ignore_eos": True, "seed": 1}
+
+
+def request(path: str, body: dict[str, Any]) -> bytes:
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+    return head.encode() + b"\r\n\r\n" + data
+
+
+def vanish(sock: socket.socket, how: str) -> None:
+    if how == "reset":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if how == "half":
+        sock.shutdown(socket.SHUT_WR)
+        read_all(sock)
+    sock.close()
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_everything(server: Live, stream: bool, how: str) -> None:
+    before = server.llm.stats.generated_tokens
+    sock = server.connect()
+    sock.sendall(request("/v1/completions", LONG | {"stream": stream, "n": 3}))
+    wait_until(lambda: server.llm.stats.running == 3)
+    vanish(sock, how)
+    server.wait_until_idle()
+    assert server.llm.stats.generated_tokens - before < 3 * 390
+
+
+def test_200_disconnects_leave_the_others_their_bits(tiny: Path) -> None:
+    """At every stage of a request, while 8 others are answered over and over; those must not notice."""
+    with serving(tiny, max_batch=64) as server:
+        bodies = [{"prompt": f"prompt {i} " * (i + 1), "max_tokens": 32, "seed": i, "logprobs": 1} for i in range(8)]
+        alone = [server.post("/v1/completions", body).json()["choices"] for body in bodies]
+        rng, stop = random.Random(7), threading.Event()
+
+        def survive(i: int) -> int:
+            rounds = 0
+            while not stop.is_set() or not rounds:
+                reply = server.post("/v1/completions", bodies[i])
+                assert reply.json()["choices"] == alone[i]
+                rounds += 1
+            return rounds
+
+        def disturb(seed: int) -> None:
+            mine = random.Random(seed)
+            body = LONG | {"stream": mine.random() < 0.6, "prompt": "x y " * mine.randrange(1, 90), "seed": seed}
+            sock = server.connect()
+            sock.sendall(request("/v1/completions", body)[: mine.choice([-5, None, None, None, None])])
+            if mine.random() < 0.5:
+                time.sleep(mine.random() * 0.2)
+            vanish(sock, mine.choice(["close", "reset"]))
+
+        with ThreadPoolExecutor(8) as survivors, ThreadPoolExecutor(56) as noise:
+            rounds = [survivors.submit(survive, i) for i in range(8)]
+            list(noise.map(disturb, [rng.randrange(10**6) for _ in range(200)]))
+            stop.set()
+            assert all(future.result() for future in rounds)
+        server.wait_until_idle()
+
+
+def test_a_client_that_does_not_read_is_left(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localllm.server.protocol.STUCK_SECONDS", 0.5)
+    with serving(tiny) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        sock.connect(("127.0.0.1", server.port))
+        # 8 answers with 20 logprobs a token: megabytes, more than the kernel's buffers take.
+        body = {"messages": [{"role": "user", "content": "x"}], "n": 8, "logprobs": True, "top_logprobs": 20,
+                "max_tokens": 450, "ignore_eos": True, "stream": True}  # fmt: skip
+        sock.sendall(request("/v1/chat/completions", body))
+        wait_until(lambda: bool(server.service.jobs))
+        server.wait_until_idle()
+        sock.close()
+
+
+def test_a_failed_step_ends_its_requests_with_a_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny) as server:
+        runner = server.llm._engine._runner
+        step, fails = runner.step, threading.Event()
+
+        def failing(rows: Any) -> Any:
+            if fails.is_set():
+                raise DeviceError("the wire at /dev/secret came off")
+            return step(rows)
+
+        monkeypatch.setattr(runner, "step", failing)
+        fails.set()
+        reply = server.post("/v1/completions", LONG)
+        assert reply.status_code == 503 and reply.json()["error"]["code"] == "device_error"
+        assert "secret" not in reply.text
+        events = server.post("/v1/completions", LONG | {"stream": True}).text.strip().split("\n\n")
+        assert json.loads(events[0][6:])["error"]["code"] == "device_error" and events[-1] == "data: [DONE]"
+        health = httpx.get(server.url + "/health").json()
+        assert health == {"status": "ok", "failures": 2, "last_failure": "device_error"}
+        fails.clear()
+        assert server.post("/v1/completions", LONG | {"max_tokens": 3}).status_code == 200
+        server.wait_until_idle()
+
+
+def test_a_full_queue_is_told(tiny: Path) -> None:
+    with serving(tiny, max_batch=2, max_queue=2) as server, ThreadPoolExecutor(4) as pool:
+        replies = [pool.submit(server.post, "/v1/completions", LONG | {"seed": i}) for i in range(4)]
+        wait_until(lambda: server.service.open_choices == 4)
+        refused = server.post("/v1/completions", LONG)
+        assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert httpx.get(server.url + "/health").status_code == 200
+        assert [reply.result().status_code for reply in replies] == [200] * 4
+        assert server.post("/v1/completions", LONG | {"max_tokens": 1, "n": 5}).status_code == 429
+
+
+def test_metrics(server: Live) -> None:
+    def read() -> dict[str, float]:
+        text = httpx.get(server.url + "/metrics").text
+        return {name: float(value) for name, value in re.findall(r"^(localllm_[^ ]+) (\S+)$", text, re.M)}
+
+    before = read()
+    server.post("/v1/completions", LONG | {"max_tokens": 10})
+    server.wait_until_idle()
+    after = read()
+
+    def rose(name: str) -> float:
+        return after[f"localllm_{name}"] - before[f"localllm_{name}"]
+
+    assert rose("generated_tokens_total") == 10 and rose("time_to_first_token_seconds_count") == 1
+    assert rose("inter_token_seconds_count") == 9 and rose('requests_total{end="done"}') == 1
+    assert rose("prompt_tokens_total") == len(server.llm.tokenize(LONG["prompt"], add_special=True))
+    assert after["localllm_running"] == after["localllm_queue"] == 0
+    assert after['localllm_kv_blocks{state="free"}'] == server.llm.stats.blocks
+
+
+class Process:
+    """`localllm serve` as people start it."""
+
+    def __init__(self, path: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "localllm", "serve", str(path), "--port", "0", "-t", "1", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.said = ""
+        while "(Ctrl-C" not in self.said:
+            line = self.process.stderr.readline()
+            assert line, self.said
+            self.said += line
+        found = re.search(r"http://127.0.0.1:\d+", self.said)
+        assert found is not None
+        self.url = found[0]
+
+    def end(self, sig: int) -> tuple[int, str]:
+        """(exit code, standard output)."""
+        self.process.send_signal(sig)
+        out, self.err = self.process.communicate(timeout=60)
+        return self.process.returncode, out
+
+
+@pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_finishes_what_was_begun(tiny: Path, sig: int, code: int) -> None:
+    server = Process(tiny, "--access-log")
+    assert "KV cache" in server.said  # admission was decided, and printed
+    with httpx.stream("POST", server.url + "/v1/completions", json=LONG | {"stream": True}, timeout=60) as reply:
+        lines = reply.iter_lines()
+        assert next(lines).startswith("data: ")
+        ended: list[tuple[int, str]] = []
+        ender = threading.Thread(target=lambda: ended.append(server.end(sig)))
+        ender.start()
+        rest = [line for line in lines if line]
+    ender.join()
+    assert len(rest) == 401 and rest[-1] == "data: [DONE]"
+    assert ended[0][0] == code
+    line = json.loads(ended[0][1])
+    assert (line["path"], line["status"], line["end"]) == ("/v1/completions", 200, "done")
+    assert line["generated_tokens"] == 400 and "once upon" not in ended[0][1]
+
+
+def test_when_grace_is_over_streams_end_with_an_error(tiny: Path) -> None:
+    server = Process(tiny, "--grace", "0")
+    with httpx.stream(
+        "POST", server.url + "/v1/completions", json=LONG | {"stream": True, "n": 8}, timeout=60
+    ) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]" and json.loads(rest[-2][6:])["error"]["code"] == "shutting_down"
+    assert server.process.wait(30) == 0 and time.monotonic() - begun < 20
+    server.process.communicate()
+
+
+def test_an_address_that_others_reach_needs_a_key(tiny: Path) -> None:
+    command = [sys.executable, "-m", "localllm", "serve", str(tiny), "--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "--api-key" in done.stderr
+
+
+def test_a_port_in_use_and_a_missing_model_are_told(server: Live, tmp_path: Path) -> None:
+    for arguments, words in ([str(server.port)], "cannot listen"), (["0", str(tmp_path / "none.gguf")], "none.gguf"):
+        command = [sys.executable, "-m", "localllm", "serve", "--port", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,44 @@
+"""How many tokens a step may have, so that nobody whose answer is being written waits long for the next word.
+
+What a step takes beyond a step without prompts is about proportional to the tokens of prompts in it; both are learnt
+from the steps that were run. While answers are written, prompts may add `target` seconds to a step. Without an answer
+being written nobody waits for its next word, so they may take PATIENCE times as much.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+PATIENCE = 4
+LEAST = 8  # tokens: even if a step takes far too long, prompts get on
+FIRST = 32  # tokens of prompts in a step, while nothing is known
+_LEARN = 0.3  # how much a new measurement counts
+
+
+class Pace:
+    """target: seconds, or infinity to let every step be as large as it can."""
+
+    def __init__(self, target: float = inf) -> None:
+        self.target = target
+        self.plain: float | None = None  # seconds of a step without prompts
+        self.each: float | None = None  # more seconds for a token of a prompt
+
+    def budget(self, most: int, decoding: int) -> int:
+        """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers."""
+        if self.target == inf:
+            return most
+        target = self.target if decoding else PATIENCE * self.target
+        room = FIRST if self.each is None else max(LEAST, int(target / self.each))
+        return min(most, decoding + room)
+
+    def learn(self, tokens: int, decoding: int, seconds: float) -> None:
+        """A step with so many tokens took so long."""
+        if tokens == decoding:
+            self.plain = _mix(self.plain, seconds)
+        else:
+            added = max(seconds - (self.plain or 0.0), 0.1 * seconds)
+            self.each = _mix(self.each, added / (tokens - decoding))
+
+
+def _mix(old: float | None, new: float) -> float:
+    return new if old is None else old + _LEARN * (new - old)

@@ -96,6 +96,13 @@ class ModelOptions(DeviceOptions):
     )
     max_batch: int = option(32, "most requests in one step", int, metavar="N", least=1, most=4096)
     step_tokens: int = option(512, "most tokens of one step, all requests", int, metavar="N", least=1, most=65536)
+    step_seconds: float | None = option(
+        None,
+        "what prompts may add to a step while answers are written; by default there is no limit",
+        float,
+        metavar="S",
+        least=0.001,
+    )
     prefix_cache: bool = option(True, "share the KV cache of equal beginnings", bool)
     chat_template: str | None = option(None, "jinja2 source to use in place of the model's own chat template")
 
@@ -153,6 +160,9 @@ class ServeOptions:
         (), "web origin that may use the server besides loopback ones, or *; repeatable", metavar="ORIGIN", many=True
     )
     max_batch: int = option(32, "most requests in one step", int, metavar="N", least=1, most=4096)
+    step_seconds: float = option(
+        0.1, "seconds that prompts may add to a step while answers are written", float, metavar="S", least=0.001
+    )
     max_queue: int = option(256, "most requests that wait; beyond them the answer is 429", int, metavar="N", least=0)
     kv_memory: int | None = option(
         None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import operator
 import os
 import secrets
@@ -74,7 +75,8 @@ class LLM:
     """model: a path, a name in the Hugging Face cache (see hub.py), or None for the bundled model.
 
     The options are those of config.ModelOptions: threads, context (most tokens of one request), device, kv_type,
-    kv_memory (bytes shared by all requests), max_batch, step_tokens, prefix_cache, chat_template (jinja2 source).
+    kv_memory (bytes shared by all requests), max_batch, step_tokens, step_seconds (which prompts may add to a step of
+    running answers), prefix_cache, chat_template (jinja2 source).
     Sampling keywords of the methods are the fields of SamplingParams; what is not given is the model's recommendation.
 
     plan: how much memory it takes. Several may live in one process. Use in a process forked from the one that opened
@@ -92,6 +94,7 @@ class LLM:
         kv_memory: int | None = None,
         max_batch: int = 32,
         step_tokens: int = 512,
+        step_seconds: float | None = None,
         prefix_cache: bool = True,
         chat_template: str | None = None,
     ) -> None:
@@ -103,6 +106,7 @@ class LLM:
             kv_memory=kv_memory,
             max_batch=max_batch,
             step_tokens=step_tokens,
+            step_seconds=step_seconds,
             prefix_cache=prefix_cache,
             chat_template=chat_template,
         )
@@ -139,7 +143,13 @@ class LLM:
         stack.callback(runner.close)
         blocks = BlockManager(self.plan.n_blocks, self.plan.block_size, options.prefix_cache)
         scheduler = Scheduler(blocks, self.plan.max_batch)
-        self._engine = Engine(runner, scheduler, context=self.plan.context, step_tokens=self.plan.step_tokens)
+        self._engine = Engine(
+            runner,
+            scheduler,
+            context=self.plan.context,
+            step_tokens=self.plan.step_tokens,
+            step_seconds=options.step_seconds or math.inf,
+        )
         stack.callback(self._engine.close)
 
     # ---- answers ----
@@ -241,10 +251,11 @@ class LLM:
         *,
         choice: int = 0,
         salt: bytes = b"",
+        client: str = "",
     ) -> Answer:
         """Start an answer, to be called in an event loop: the receiver is called there with what each step gives and
         with None at the end, and hands it to take(). choice: which of several answers to the same request; salt:
-        prefixes are shared only among requests of the same one."""
+        prefixes are shared only among requests of the same one; client: whose it is, since clients take turns."""
         import asyncio
 
         handle = self._engine.submit(
@@ -254,6 +265,7 @@ class LLM:
             choice=choice,
             stop_tokens=self._end_tokens,
             salt=salt,
+            client=client,
             loop=asyncio.get_running_loop(),
             receiver=receiver,
         )

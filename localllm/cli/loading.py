@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,9 +31,9 @@ def load(
     device: DeviceOptions,
     chat_template: str | None,
     max_batch: int = 1,
-    kv_memory: int | None = None,
+    **more: Any,
 ) -> LLM:
-    """The model by its name; without one, the bundled model. chat_template is a file."""
+    """The model by its name; without one, the bundled model. chat_template is a file; `more` are options of LLM."""
     if model is None:
         path = demo_model_path()
         if not path.exists():
@@ -53,9 +53,9 @@ def load(
         context=device.context,
         device=device.device,
         kv_type=device.kv_type,
-        kv_memory=kv_memory,
         max_batch=max_batch,
         chat_template=source,
+        **more,
     )
 
 

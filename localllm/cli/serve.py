@@ -26,8 +26,9 @@ def serve(model: str | None, **values: Any) -> int:
     if not chosen.api_key and not is_loopback(chosen.host):
         raise click.UsageError(f"{chosen.host} can be reached from other machines: set --api-key, or use 127.0.0.1")
     with listen(chosen.host, chosen.port) as sock:
-        device = collect(DeviceOptions, values)
-        with load(model, device, chosen.chat_template, chosen.max_batch, chosen.kv_memory) as llm:
+        names = ("max_batch", "kv_memory", "step_seconds")
+        more = {name: getattr(chosen, name) for name in names}
+        with load(model, collect(DeviceOptions, values), chosen.chat_template, **more) as llm:
             service = Service(llm, chosen)
             click.echo(f"{llm.name}: {llm.plan}", err=True)
             click.echo(f"serving {service.model_id} at {address_of(sock)}/v1 (Ctrl-C ends it)", err=True)

@@ -17,6 +17,7 @@ from localllm.server import chat, requests, strict_json, wire
 from localllm.server.body import read_body
 from localllm.server.completions import DEFAULT_MAX_TOKENS, TextWords
 from localllm.server.exchange import Exchange
+from localllm.server.guard import CLIENT
 from localllm.server.job import Job
 from localllm.server.problems import invalid
 from localllm.server.service import Service
@@ -41,7 +42,7 @@ class Endpoints:
         self._service.admit(request.n)
         prompt = await self._prepare(messages, "messages")
         words = chat.ChatWords(self._service, request)
-        return self._exchange(request, [prompt], params, words)
+        return self._exchange(http, request, [prompt], params, words)
 
     async def completions(self, http: Request) -> Exchange:
         request = await self._read(http, requests.CompletionRequest)
@@ -53,7 +54,7 @@ class Endpoints:
         params = self._params(request, most, logprobs)
         self._service.admit(len(prompts) * request.n)
         prepared = [await self._prepare(prompt, "prompt") for prompt in prompts]
-        return self._exchange(request, prepared, params, TextWords(self._service, request))
+        return self._exchange(http, request, prepared, params, TextWords(self._service, request))
 
     async def models(self, http: Request) -> Response:
         return _json({"object": "list", "data": [self._model()]})
@@ -122,9 +123,15 @@ class Endpoints:
         if ids and max(ids) >= self._llm.n_vocab:
             raise invalid(f"{param}: token ids go from 0 to {self._llm.n_vocab - 1}, found {max(ids)}", param)
 
-    def _exchange(self, request: Any, prompts: Any, params: SamplingParams, words: Any) -> Exchange:
+    def _exchange(self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any) -> Exchange:
+        """Clients are told apart by their key, else by their connection. What one key's prompts left in the cache
+        another's must not find: how long an answer takes would tell."""
+        key = http.scope[CLIENT]
+        client = key or "{}:{}".format(*(http.client or ("", 0)))
+        salt = f"{key}\0{request.cache_salt}".encode() if key or request.cache_salt else b""
+
         def begin() -> Job:
-            return Job(self._llm, self._service.metrics, prompts, params, request.n, request.cache_salt.encode())
+            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client)
 
         return Exchange(self._service, begin, words, request.stream)
 

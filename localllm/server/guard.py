@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from localllm.server.problems import Problem
 
+CLIENT = "localllm.client"  # in a request's scope: the name of its key, or nothing where there are no keys
 OPEN_PATH = "/health"
 MOST_URL = 8192
 MOST_HEADERS = 100
@@ -42,7 +43,7 @@ class Guard:
             if origin and scope["method"] == "OPTIONS":
                 await _reply(send, 204, b"", _preflight(origin))
                 return
-            self._check_key(scope["path"], headers)
+            scope[CLIENT] = self._check_key(scope["path"], headers)
             if len(scope["headers"]) > MOST_HEADERS:
                 raise Problem(431, f"there are more than {MOST_HEADERS} header fields", code="headers_too_large")
             if len(scope["raw_path"]) + len(scope["query_string"]) > MOST_URL:
@@ -75,9 +76,10 @@ class Guard:
             )
         return origin
 
-    def _check_key(self, path: str, headers: _Headers) -> None:
+    def _check_key(self, path: str, headers: _Headers) -> str:
+        """Which key it was, where it matters."""
         if not self._keys or path == OPEN_PATH:
-            return
+            return ""
         given = headers.all(b"authorization")
         scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         # Every key is compared, so that the time taken tells nothing.
@@ -89,6 +91,7 @@ class Guard:
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )
+        return f"key {right.index(True)}"
 
 
 class _Headers:

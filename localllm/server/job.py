@@ -115,7 +115,14 @@ class Job:
     The choices of prompt p are numbered from p * n on, and the first of each equals what n = 1 gives."""
 
     def __init__(
-        self, llm: LLM, meter: Meter, prompts: Sequence[Request], params: SamplingParams, n: int, salt: bytes
+        self,
+        llm: LLM,
+        meter: Meter,
+        prompts: Sequence[Request],
+        params: SamplingParams,
+        n: int,
+        salt: bytes,
+        client: str,
     ) -> None:
         self.meter = meter
         self.prompts = prompts
@@ -127,8 +134,8 @@ class Job:
         self.choices: list[Choice] = []
         try:
             for index in range(len(prompts) * n):
-                begin = partial(llm.answer, prompts[index // n], params, choice=index % n, salt=salt)
-                self.choices.append(Choice(self, index, begin))
+                begin = partial(llm.answer, prompts[index // n], params, salt=salt, client=client)
+                self.choices.append(Choice(self, index, partial(begin, choice=index % n)))
         except BaseException:
             self._abort()
             raise

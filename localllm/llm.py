@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
@@ -31,6 +32,7 @@ from localllm.engine.block_manager import BlockManager
 from localllm.engine.engine import Engine, Handle, Receiver, Stats
 from localllm.engine.runner import Runner
 from localllm.engine.scheduler import Scheduler
+from localllm.engine.sequence import Mask
 from localllm.errors import ClosedError, ForkError, FormatError, InvalidArgument, UnsupportedError
 from localllm.generation import Answer, AsyncStream, Stream
 from localllm.hub import resolve
@@ -39,6 +41,7 @@ from localllm.modelfile import ModelFile
 from localllm.params import SamplingParams
 from localllm.plan import make_plan
 from localllm.text import template
+from localllm.text.constraint import Compiler
 from localllm.text.reasoning import Marks, ReasoningSplitter, marks_of
 from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
@@ -69,6 +72,7 @@ class Request(NamedTuple):
     text: str  # of the prompt; empty where it came as tokens
     marks: Marks | None = None
     begins_text: bool = False  # the answer is a text of its own, not the rest of the prompt's
+    form: Callable[[], Mask] | None = None  # what the answer is held to
 
 
 class LLM:
@@ -239,6 +243,15 @@ class LLM:
             return self._conversation(cast(Messages, prompt), tools)
         return self._request(cast(Prompt, prompt))
 
+    def constrain(self, request: Request, params: SamplingParams) -> Request:
+        """The request with what its parameters hold the answer to, compiled. Any thread may do it."""
+        if params.json_schema is None and params.grammar is None:
+            return request
+        thinks = request.marks is not None and request.text.rstrip().endswith(request.marks.open)
+        after = request.marks.close if thinks and request.marks is not None else ""
+        form = self._compiler.form(json_schema=params.json_schema, grammar=params.grammar, after=after)
+        return request._replace(form=form)
+
     def sampling(self, **sampling: Any) -> SamplingParams:
         """Sampling parameters over the model's own, with a seed."""
         return self._params(None, sampling)
@@ -266,6 +279,7 @@ class LLM:
             stop_tokens=self._end_tokens,
             salt=salt,
             client=client,
+            mask=request.form() if request.form else None,
             loop=asyncio.get_running_loop(),
             receiver=receiver,
         )
@@ -350,8 +364,10 @@ class LLM:
             chosen = SamplingParams(**{**self._defaults, **sampling})
         else:
             chosen = dataclasses.replace(params, **sampling)
-        if chosen.json_schema is not None or chosen.grammar is not None:
-            raise UnsupportedError("json_schema and grammar are not built yet")
+        if chosen.json_schema is not None and chosen.grammar is not None:
+            raise InvalidArgument("json_schema and grammar cannot both be given")
+        if chosen.ignore_eos and (chosen.json_schema is not None or chosen.grammar is not None):
+            raise InvalidArgument("ignore_eos cannot be given with json_schema or grammar, whose end is the answer's")
         for token in chosen.logit_bias:
             if token >= self.n_vocab:
                 raise InvalidArgument(f"logit_bias has token {token}, but token ids go from 0 to {self.n_vocab - 1}")
@@ -376,22 +392,28 @@ class LLM:
         return Request(ids, text, marks_of(self._template.source), begins_text=True)
 
     def _start(self, request: Request, params: SamplingParams) -> Stream:
+        request = self.constrain(request, params)
         return Stream(self._submit(request, params, None), *self._readers(request, params), self)
 
     def _astream(self, params: SamplingParams, prepare: Callable[..., Request], *arguments: Any) -> AsyncStream:
         import asyncio
 
         async def begin() -> Answer:
-            request = await asyncio.to_thread(prepare, *arguments)
+            request = await asyncio.to_thread(lambda: self.constrain(prepare(*arguments), params))
             handle = self._submit(request, params, asyncio.get_running_loop())
             return Answer(handle, *self._readers(request, params), self)
 
         return AsyncStream(begin)
 
     def _submit(self, request: Request, params: SamplingParams, loop: asyncio.AbstractEventLoop | None) -> Handle:
+        mask = request.form() if request.form else None
         return self._engine.submit(
-            request.tokens, params, seed=params.seed or 0, stop_tokens=self._end_tokens, loop=loop
+            request.tokens, params, seed=params.seed or 0, stop_tokens=self._end_tokens, mask=mask, loop=loop
         )
+
+    @cached_property
+    def _compiler(self) -> Compiler:
+        return Compiler(self.tokenizer, self.n_vocab)
 
     @property
     def _end_tokens(self) -> frozenset[int]:

@@ -37,10 +37,11 @@ class Endpoints:
         request = await self._read(http, requests.ChatRequest)
         chat.check(request)
         most = request.max_tokens if request.max_completion_tokens is UNSET else request.max_completion_tokens
-        params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request))
+        form = requests.form_of(request)
+        params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request), form)
         messages = chat.conversation(request, self._llm.template_source)
         self._service.admit(request.n)
-        prompt = await self._prepare(messages, "messages")
+        prompt = await self._constrain(await self._prepare(messages, "messages"), params)
         words = chat.ChatWords(self._service, request)
         return self._exchange(http, request, [prompt], params, words)
 
@@ -51,9 +52,9 @@ class Endpoints:
             raise invalid(f"{len(prompts)} prompts times n {request.n} are more than {MOST_CHOICES} answers", "prompt")
         logprobs = None if request.logprobs is UNSET else request.logprobs
         most = DEFAULT_MAX_TOKENS if request.max_tokens is UNSET else request.max_tokens
-        params = self._params(request, most, logprobs)
+        params = self._params(request, most, logprobs, requests.form_of(request))
         self._service.admit(len(prompts) * request.n)
-        prepared = [await self._prepare(prompt, "prompt") for prompt in prompts]
+        prepared = [await self._constrain(await self._prepare(prompt, "prompt"), params) for prompt in prompts]
         return self._exchange(http, request, prepared, params, TextWords(self._service, request))
 
     async def models(self, http: Request) -> Response:
@@ -96,11 +97,21 @@ class Endpoints:
         self._check_ids(prepared.tokens, param)
         return prepared
 
-    def _params(self, request: Any, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+    async def _constrain(self, prepared: Prepared, params: SamplingParams) -> Prepared:
+        try:
+            return await asyncio.to_thread(self._llm.constrain, prepared, params)
+        except InvalidArgument as error:
+            raise invalid(f"response_format: {error}", "response_format") from None
+
+    def _params(
+        self, request: Any, max_tokens: int | None, logprobs: int | None, form: dict[str, Any]
+    ) -> SamplingParams:
+        if form and request.ignore_eos:
+            raise invalid("ignore_eos cannot be given with response_format, whose end is the answer's", "ignore_eos")
         given = {name: value for name in SAMPLING if (value := getattr(request, name)) is not UNSET}
         if request.logit_bias is not UNSET:
             given["logit_bias"] = self._bias(request.logit_bias)
-        return self._llm.sampling(max_tokens=max_tokens, logprobs=logprobs, **given)
+        return self._llm.sampling(max_tokens=max_tokens, logprobs=logprobs, **given, **form)
 
     def _bias(self, bias: dict[str, float]) -> dict[int, float]:
         for key in bias:

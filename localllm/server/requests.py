@@ -129,11 +129,42 @@ class _Generating(_Strict):
     safety_identifier: str | UnsetType = UNSET
 
 
+# ---- what the answer is held to ----
+
+
+class TextFormat(_Strict, tag_field="type", tag="text"):
+    pass
+
+
+class JsonObjectFormat(_Strict, tag_field="type", tag="json_object"):
+    pass
+
+
+class NamedSchema(_Strict):
+    name: Name
+    schema: dict[str, Any]
+    description: str = ""
+    strict: bool = True  # an answer always keeps to it
+
+
+class JsonSchemaFormat(_Strict, tag_field="type", tag="json_schema"):
+    json_schema: NamedSchema
+
+
+class GrammarFormat(_Strict, tag_field="type", tag="grammar"):
+    syntax: Literal["lark", "gbnf", "regex"]
+    grammar: Annotated[str, Meta(min_length=1, max_length=256 << 10)]
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat | GrammarFormat
+
+
 class ChatRequest(_Generating, kw_only=True):
     messages: Annotated[list[AnyMessage], Meta(min_length=1, max_length=10_000)]
     max_completion_tokens: Count | UnsetType = UNSET
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | UnsetType = UNSET
+    response_format: ResponseFormat | UnsetType = UNSET
 
 
 Ids = Annotated[list[Token], Meta(min_length=1)]
@@ -142,6 +173,7 @@ Ids = Annotated[list[Token], Meta(min_length=1)]
 class CompletionRequest(_Generating, kw_only=True):
     prompt: str | list[Any]  # text, texts, ids or lists of ids: see prompts_of()
     logprobs: Annotated[int, Meta(ge=0, le=20)] | UnsetType = UNSET
+    response_format: ResponseFormat | UnsetType = UNSET
 
 
 class TokenizeRequest(_Strict):
@@ -201,6 +233,18 @@ def _problem(message: str) -> Problem:
         return invalid(f"{path} is not a field that this server knows", path, "unknown_parameter")
     missing = "missing required" in sentence
     return invalid(f"{path}: {sentence}", path or None, "missing_required_parameter" if missing else "invalid_value")
+
+
+def form_of(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
+    """What response_format holds the answer to, as arguments of SamplingParams."""
+    wanted = request.response_format
+    if isinstance(wanted, JsonObjectFormat):
+        return {"json_schema": {"type": "object"}}
+    if isinstance(wanted, JsonSchemaFormat):
+        return {"json_schema": wanted.json_schema.schema}
+    if isinstance(wanted, GrammarFormat):
+        return {"grammar": f"/{wanted.grammar}/" if wanted.syntax == "regex" else wanted.grammar}
+    return {}
 
 
 def prompts_of(request: CompletionRequest) -> list[str | list[int]]:

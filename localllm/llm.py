@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
@@ -46,6 +46,7 @@ from localllm.text.reasoning import Marks, ReasoningSplitter, marks_of
 from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
+from localllm.text.tools import Format, described, describes_tools, flattened, formats_of
 
 if TYPE_CHECKING:
     import asyncio  # imported where it is used: a command line starts sooner without it
@@ -73,6 +74,7 @@ class Request(NamedTuple):
     marks: Marks | None = None
     begins_text: bool = False  # the answer is a text of its own, not the rest of the prompt's
     form: Callable[[], Mask] | None = None  # what the answer is held to
+    formats: tuple[Format, ...] = ()  # how the answer may call functions, where it was told of any
 
 
 class LLM:
@@ -384,12 +386,18 @@ class LLM:
         tokenizer = self.tokenizer
         if self._template is None:
             self._template = ChatTemplate.from_metadata(self._file.metadata)  # tells that there is none
+        source = self._template.source
+        formats = formats_of(source) if tools else ()
+        if "tool_calls" not in source:
+            messages = flattened(messages)
+        if tools and not describes_tools(source):
+            messages, tools = described(messages, tools), None
         values = tokenizer.guard([*messages])
         text = self._template.render(values, None if tools is None else tokenizer.guard([*tools]))
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer
-        return Request(ids, text, marks_of(self._template.source), begins_text=True)
+        return Request(ids, text, marks_of(source), begins_text=True, formats=formats)
 
     def _start(self, request: Request, params: SamplingParams) -> Stream:
         request = self.constrain(request, params)
@@ -421,13 +429,16 @@ class LLM:
 
     def _readers(self, request: Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
         skip_space = request.begins_text and self._tokenizer is not None and self._tokenizer.adds_space
-        return TextStream(self._token_text, params.stop, skip_space), ReasoningSplitter(request.marks, request.text)
+        marks = frozenset(mark for known in request.formats for mark in known.marks)
+        text = TextStream(partial(self._token_text, marks), params.stop, skip_space)
+        return text, ReasoningSplitter(request.marks, request.text)
 
-    def _token_text(self, token: int) -> bytes:
-        """What a person sees of a token. A model may know more tokens than its vocabulary names."""
+    def _token_text(self, marks: frozenset[str], token: int) -> bytes:
+        """What a person sees of a token, special tokens that are `marks` included. A model may know more tokens than
+        its vocabulary names."""
         if self._tokenizer is None or token >= self._tokenizer.n_vocab:
             return b""
-        return self._tokenizer.shown_bytes(token)
+        return self._tokenizer.shown_bytes(token, marks)
 
     def _read_all(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
         """All at once; whatever interrupts one of them ends the others too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import string
 import time
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,8 +15,14 @@ from localllm.messages import Message as ChatMessage
 from localllm.server import wire
 from localllm.server.job import Job, Piece
 from localllm.server.problems import invalid
-from localllm.server.requests import ChatRequest
+from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
+from localllm.text.tools import Call, call_schema
+
+
+def _call_id() -> str:
+    """Nine letters and digits: all that Mistral's templates take."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
 
 
 def conversation(request: ChatRequest, template: str) -> list[ChatMessage]:
@@ -66,7 +73,9 @@ class ChatWords:
             delta.role = "assistant"
         if piece.reasoning:
             delta.reasoning_content = piece.reasoning
-        if piece.text or (piece.sampled is not None and not piece.reasoning):
+        if piece.calls:
+            delta.tool_calls = self._calls(piece.calls)
+        if piece.text or (piece.sampled is not None and not piece.reasoning and not piece.calls):
             delta.content = piece.text
         choice = wire.ChatChunkChoice(piece.choice, delta, self._logprobs([piece]), piece.finish or None)
         usage = None if self._usage else UNSET
@@ -74,8 +83,18 @@ class ChatWords:
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.ChatChoice:
         reasoning = "".join(piece.reasoning for piece in pieces)
-        message = wire.Message("assistant", "".join(piece.text for piece in pieces), reasoning or UNSET)
+        text = "".join(piece.text for piece in pieces)
+        calls = [call for piece in pieces for call in piece.calls]
+        message = wire.Message("assistant", text if text or not calls else None, reasoning or UNSET)
+        if calls:
+            message.tool_calls = self._calls(calls)
         return wire.ChatChoice(index, message, self._logprobs(pieces), pieces[-1].finish)
+
+    def _calls(self, calls: Sequence[Call]) -> list[wire.ToolCall]:
+        kept = calls if self._request.parallel_tool_calls else calls[:1]
+        return [
+            wire.ToolCall(i, _call_id(), wire.FunctionCall(call.name, call.arguments)) for i, call in enumerate(kept)
+        ]
 
     def _logprobs(self, pieces: Sequence[Piece]) -> wire.Logprobs | None:
         if not self._request.logprobs:
@@ -91,6 +110,38 @@ def check(request: ChatRequest) -> None:
     limits = {x for x in (request.max_tokens, request.max_completion_tokens) if x is not UNSET}
     if len(limits) > 1:
         raise invalid("max_tokens and max_completion_tokens are the same limit: give one", "max_completion_tokens")
+    names = [tool.function.name for tool in request.tools]
+    if len(set(names)) < len(names):
+        raise invalid("tools: two functions have the same name", "tools")
+    chosen = request.tool_choice
+    if isinstance(chosen, NamedChoice) and chosen.function.name not in names:
+        raise invalid(f"tool_choice: there is no function {chosen.function.name!r} in tools", "tool_choice")
+    if chosen == "required" and not names:
+        raise invalid("tool_choice required needs tools", "tool_choice")
+    if tools_of(request) and form_of(request):
+        raise invalid("response_format cannot be given with tools that may be called", "response_format")
+
+
+def tools_of(request: ChatRequest) -> list[dict[str, Any]]:
+    """The functions that the answer may call, as templates read them."""
+    return [] if request.tool_choice == "none" else [_plain(tool) for tool in request.tools]
+
+
+def _plain(tool: Tool) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(tool)
+    plain["function"].setdefault("parameters", {"type": "object", "properties": {}})
+    del plain["function"]["strict"]
+    return plain
+
+
+def form_of_answer(request: ChatRequest) -> dict[str, Any]:
+    """What the answer is held to: its format, or a call where one is required."""
+    tools = tools_of(request)
+    if isinstance(request.tool_choice, NamedChoice):
+        tools = [tool for tool in tools if tool["function"]["name"] == request.tool_choice.function.name]
+    elif request.tool_choice != "required":
+        return form_of(request)
+    return {"json_schema": call_schema(tools)}
 
 
 def logprobs_of(request: ChatRequest) -> int | None:

@@ -37,13 +37,14 @@ class Endpoints:
         request = await self._read(http, requests.ChatRequest)
         chat.check(request)
         most = request.max_tokens if request.max_completion_tokens is UNSET else request.max_completion_tokens
-        form = requests.form_of(request)
+        form = chat.form_of_answer(request)
         params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request), form)
+        tools = chat.tools_of(request)
         messages = chat.conversation(request, self._llm.template_source)
         self._service.admit(request.n)
-        prompt = await self._constrain(await self._prepare(messages, "messages"), params)
+        prompt = await self._constrain(await self._prepare(messages, "messages", tools or None), params)
         words = chat.ChatWords(self._service, request)
-        return self._exchange(http, request, [prompt], params, words)
+        return self._exchange(http, request, [prompt], params, words, [tool["function"]["name"] for tool in tools])
 
     async def completions(self, http: Request) -> Exchange:
         request = await self._read(http, requests.CompletionRequest)
@@ -87,10 +88,10 @@ class Endpoints:
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 
-    async def _prepare(self, prompt: str | list[int] | list[Message], param: str) -> Prepared:
+    async def _prepare(self, prompt: str | list[int] | list[Message], param: str, tools: Any = None) -> Prepared:
         """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
         try:
-            prepared = await asyncio.to_thread(self._llm.prepare, prompt)
+            prepared = await asyncio.to_thread(self._llm.prepare, prompt, tools)
         except (InvalidArgument, TemplateError) as error:
             raise invalid(str(error), param) from None
         self._check_length(len(prepared.tokens), param)
@@ -101,13 +102,14 @@ class Endpoints:
         try:
             return await asyncio.to_thread(self._llm.constrain, prepared, params)
         except InvalidArgument as error:
-            raise invalid(f"response_format: {error}", "response_format") from None
+            param = "tools" if prepared.formats else "response_format"
+            raise invalid(f"{param}: {error}", param) from None
 
     def _params(
         self, request: Any, max_tokens: int | None, logprobs: int | None, form: dict[str, Any]
     ) -> SamplingParams:
         if form and request.ignore_eos:
-            raise invalid("ignore_eos cannot be given with response_format, whose end is the answer's", "ignore_eos")
+            raise invalid("ignore_eos cannot be given where the form of an answer decides its end", "ignore_eos")
         given = {name: value for name in SAMPLING if (value := getattr(request, name)) is not UNSET}
         if request.logit_bias is not UNSET:
             given["logit_bias"] = self._bias(request.logit_bias)
@@ -134,7 +136,9 @@ class Endpoints:
         if ids and max(ids) >= self._llm.n_vocab:
             raise invalid(f"{param}: token ids go from 0 to {self._llm.n_vocab - 1}, found {max(ids)}", param)
 
-    def _exchange(self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any) -> Exchange:
+    def _exchange(
+        self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any, functions: Any = ()
+    ) -> Exchange:
         """Clients are told apart by their key, else by their connection. What one key's prompts left in the cache
         another's must not find: how long an answer takes would tell."""
         key = http.scope[CLIENT]
@@ -142,7 +146,7 @@ class Endpoints:
         salt = f"{key}\0{request.cache_salt}".encode() if key or request.cache_salt else b""
 
         def begin() -> Job:
-            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client)
+            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client, functions)
 
         return Exchange(self._service, begin, words, request.stream)
 

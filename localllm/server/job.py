@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,7 @@ from localllm.engine.engine import Receiver
 from localllm.engine.sequence import Sampled
 from localllm.errors import ClosedError, DeviceError
 from localllm.params import SamplingParams
+from localllm.text.tools import Call, CallReader
 
 if TYPE_CHECKING:
     from localllm.generation import Answer
@@ -30,6 +31,7 @@ class Piece:
     sampled: Sampled | None  # None: the end, and `finish` says why
     text: str = ""
     reasoning: str = ""
+    calls: list[Call] = field(default_factory=list)
     finish: str = ""
 
 
@@ -50,8 +52,8 @@ _NAMELESS = {
 class Choice:
     """One of the answers. Its last token carries the text that was held back until the end was known."""
 
-    def __init__(self, job: Job, index: int, begin: Callable[[Receiver], Answer]) -> None:
-        self.job, self.index = job, index
+    def __init__(self, job: Job, index: int, begin: Callable[[Receiver], Answer], calls: CallReader | None) -> None:
+        self.job, self.index, self._calls = job, index, calls
         self.answer = begin(self.receive)
         self.finish = ""  # how it ended, once it has
         self.told, self._told_at = False, 0.0  # whether there was a token, and when the last came
@@ -91,22 +93,25 @@ class Choice:
             self._last.text += piece.text
             self._last.reasoning += piece.reasoning
             piece = self._last
-        end = Piece(self.index, None)
         for part in self.answer.splitter.finish():
-            self._append(piece if piece.sampled is not None else end, *part)
-        if piece.sampled is None:
-            end.text, end.reasoning = piece.text + end.text, piece.reasoning + end.reasoning
+            self._append(piece, *part)
+        if self._calls is not None:
+            text, piece.calls = self._calls.finish()
+            piece.text += text
+        end = piece if piece.sampled is None else Piece(self.index, None)
         self.finish = end.finish = self.answer.finish_reason
         if self.finish in ("error", "abort"):
             self.job.fail(self.answer.handle.error or _NAMELESS[self.finish])
             return
+        if piece.calls and self.finish == "stop":
+            end.finish = "tool_calls"
         self.job.put(end)
 
     def _append(self, piece: Piece, text: str, reasoning: bool) -> None:
         if reasoning:
             piece.reasoning += text
         else:
-            piece.text += text
+            piece.text += text if self._calls is None else self._calls.push(text)
 
 
 class Job:
@@ -123,6 +128,7 @@ class Job:
         n: int,
         salt: bytes,
         client: str,
+        functions: Sequence[str] = (),
     ) -> None:
         self.meter = meter
         self.prompts = prompts
@@ -135,7 +141,8 @@ class Job:
         try:
             for index in range(len(prompts) * n):
                 begin = partial(llm.answer, prompts[index // n], params, salt=salt, client=client)
-                self.choices.append(Choice(self, index, partial(begin, choice=index % n)))
+                calls = CallReader(prompts[index // n].formats, functions) if functions else None
+                self.choices.append(Choice(self, index, partial(begin, choice=index % n), calls))
         except BaseException:
             self._abort()
             raise

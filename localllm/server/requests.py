@@ -129,6 +129,28 @@ class _Generating(_Strict):
     safety_identifier: str | UnsetType = UNSET
 
 
+# ---- functions ----
+
+
+class FunctionTool(_Strict):
+    name: Name
+    description: str = ""
+    parameters: dict[str, Any] | UnsetType = UNSET
+    strict: bool = False  # arguments are held to the schema where tool_choice asks for a call
+
+
+class Tool(_Strict, tag_field="type", tag="function"):
+    function: FunctionTool
+
+
+class ChosenFunction(_Strict):
+    name: Name
+
+
+class NamedChoice(_Strict, tag_field="type", tag="function"):
+    function: ChosenFunction
+
+
 # ---- what the answer is held to ----
 
 
@@ -164,6 +186,9 @@ class ChatRequest(_Generating, kw_only=True):
     max_completion_tokens: Count | UnsetType = UNSET
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | UnsetType = UNSET
+    tools: Annotated[list[Tool], Meta(max_length=256)] = []
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice = "auto"
+    parallel_tool_calls: bool = True
     response_format: ResponseFormat | UnsetType = UNSET
 
 

@@ -118,10 +118,11 @@ class Tokenizer:
         except KeyError:  # not spelled in the alphabet of bytes: the text itself
             return token.encode()
 
-    def shown_bytes(self, token_id: int) -> bytes:
-        """token_bytes() for text that people read: special tokens are hidden, save the marks of reasoning."""
+    def shown_bytes(self, token_id: int, marks: frozenset[str] = frozenset()) -> bytes:
+        """token_bytes() for text that people read: special tokens are hidden, save `marks` and those of reasoning."""
         piece = self.token_bytes(token_id)
-        return b"" if self.is_special(token_id) and piece.decode() not in MARKERS else piece
+        hidden = self.is_special(token_id) and (name := piece.decode()) not in MARKERS and name not in marks
+        return b"" if hidden else piece
 
     def is_special(self, token_id: int) -> bool:
         """Whether text can become this token only where special tokens are parsed."""

@@ -123,14 +123,18 @@ def test_a_failed_step_ends_its_requests_with_a_name(tiny: Path, monkeypatch: py
         server.wait_until_idle()
 
 
-def test_a_full_queue_is_told(tiny: Path) -> None:
+def test_a_full_queue_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(tiny, max_batch=2, max_queue=2) as server, ThreadPoolExecutor(4) as pool:
+        runner, gate = server.llm._engine._runner, threading.Event()
+        step = runner.step
+        monkeypatch.setattr(runner, "step", lambda rows: gate.wait() and step(rows))
         replies = [pool.submit(server.post, "/v1/completions", LONG | {"seed": i}) for i in range(4)]
         wait_until(lambda: server.service.open_choices == 4)
         refused = server.post("/v1/completions", LONG)
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error"]["code"] == "queue_full"
         assert httpx.get(server.url + "/health").status_code == 200
+        gate.set()
         assert [reply.result().status_code for reply in replies] == [200] * 4
         assert server.post("/v1/completions", LONG | {"max_tokens": 1, "n": 5}).status_code == 429
 

@@ -56,7 +56,7 @@ class Exchange:
     async def _tell_whole(self, job: Job, send: Send) -> None:
         pieces: list[Piece] = []
         try:
-            async for more in job:
+            while more := await job.next():
                 pieces += more
         except Exception as error:
             problem = self._service.problem(error)
@@ -68,7 +68,7 @@ class Exchange:
     async def _tell_as_made(self, job: Job, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": STREAM})
         try:
-            async for pieces in job:
+            while pieces := await job.next():
                 await send({"type": "http.response.body", "body": self._words.events(pieces), "more_body": True})
             last = self._words.last(job)
         except Exception as error:

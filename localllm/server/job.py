@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -115,7 +115,7 @@ class Choice:
 
 
 class Job:
-    """Iterate for the pieces that came since the last time; raises the error that ended it. close() ends it early.
+    """next() gives the pieces that came since the last time, or raises the error that ended it. close() ends it early.
 
     The choices of prompt p are numbered from p * n on, and the first of each equals what n = 1 gives."""
 
@@ -137,6 +137,7 @@ class Job:
         self.closed = False
         self._pieces: list[Piece] = []
         self._wake = asyncio.Event()
+        self._told_end = False
         self.choices: list[Choice] = []
         try:
             for index in range(len(prompts) * n):
@@ -173,19 +174,20 @@ class Job:
     def ended(self) -> bool:
         return all(choice.finish for choice in self.choices)
 
-    async def __aiter__(self) -> AsyncIterator[list[Piece]]:
-        ended = False
-        while not (ended or self.closed or self.error):
-            await self._wake.wait()
+    async def next(self) -> list[Piece]:
+        """What came since the last time, waiting until there is something; nothing after the end."""
+        while not (self._pieces or self.error or self.closed or self._told_end):
             self._wake.clear()
-            pieces, self._pieces = self._pieces, []
-            for choice in self.choices:
-                choice.forget_last()
-            ended = self.ended
-            if pieces:
-                yield pieces
+            await self._wake.wait()
         if self.error is not None:
             raise self.error
+        if self.closed:
+            return []
+        pieces, self._pieces = self._pieces, []
+        for choice in self.choices:
+            choice.forget_last()
+        self._told_end = self.ended
+        return pieces
 
     def _abort(self) -> None:
         for choice in self.choices:

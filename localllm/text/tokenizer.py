@@ -121,8 +121,9 @@ class Tokenizer:
     def shown_bytes(self, token_id: int, marks: frozenset[str] = frozenset()) -> bytes:
         """token_bytes() for text that people read: special tokens are hidden, save `marks` and those of reasoning."""
         piece = self.token_bytes(token_id)
-        hidden = self.is_special(token_id) and (name := piece.decode()) not in MARKERS and name not in marks
-        return b"" if hidden else piece
+        if token_id not in self._vocab.hidden or (name := piece.decode()) in MARKERS or name in marks:
+            return piece
+        return b""
 
     def is_special(self, token_id: int) -> bool:
         """Whether text can become this token only where special tokens are parsed."""

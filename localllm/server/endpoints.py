@@ -23,6 +23,7 @@ from localllm.server.problems import invalid
 from localllm.server.service import Service
 
 R = TypeVar("R", bound=Struct)
+INLINE = 64 << 10  # bytes of a body that is read at once
 MOST_CHOICES = 128  # of one request: prompts times n
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "seed",
             "stop", "ignore_eos", "priority")  # fmt: skip
@@ -84,12 +85,17 @@ class Endpoints:
         }  # fmt: skip
 
     async def _read(self, http: Request, kind: type[R]) -> R:
-        request = requests.read(kind, strict_json.parse(await read_body(http)))
+        body = await read_body(http)
+        if len(body) < INLINE:
+            request = requests.read(kind, strict_json.parse(body))
+        else:  # others' streams go on meanwhile
+            request = await asyncio.to_thread(lambda: requests.read(kind, strict_json.parse(body)))
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 
     async def _prepare(self, prompt: str | list[int] | list[Message], param: str, tools: Any = None) -> Prepared:
         """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
+        self._check_size(prompt, param)
         try:
             prepared = await asyncio.to_thread(self._llm.prepare, prompt, tools)
         except (InvalidArgument, TemplateError) as error:
@@ -130,6 +136,17 @@ class Endpoints:
                 f"{self._llm.context}",
                 param,
                 "context_length_exceeded" if tokens else "invalid_value",
+            )
+
+    def _check_size(self, prompt: str | list[int] | list[Message], param: str) -> None:
+        """Refuses at once what would take long to render and encode, and cannot have room."""
+        texts = [prompt] if isinstance(prompt, str) else [m.get("content") or "" for m in prompt if isinstance(m, dict)]
+        least = sum(map(len, texts)) // self._service.longest_token
+        if least >= self._llm.context:
+            raise invalid(
+                f"the prompt has more than {least} tokens, but must have at most {self._llm.context - 1}",
+                param,
+                "context_length_exceeded",
             )
 
     def _check_ids(self, ids: Any, param: str) -> None:

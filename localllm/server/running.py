@@ -64,6 +64,11 @@ class Running(uvicorn.Server):
         self.run(sockets=[sock])
         return INTERRUPTED if signal.SIGINT in self.signals else 0
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # once a second
+            self._service.check_file()
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.draining = True
         self._on_drain(self._service.open_choices)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
 
-from localllm.errors import ClosedError
+from localllm.errors import ClosedError, UnsupportedError
 from localllm.server.job import Job
 from localllm.server.metrics import Metrics
 from localllm.server.problems import Problem, as_problem
@@ -33,6 +33,9 @@ class Service:
         file = os.path.basename(llm.path)
         self.model_id = file.removesuffix(".gguf")
         self._names = {"default", file, self.model_id}
+        self.longest_token = _longest_token(llm)  # in bytes
+        self._identity = _identity(llm.path)
+        self.file_changed = False
         self.on_loopback = is_loopback(options.host)
         self.metrics = Metrics(llm)
         self.draining = False
@@ -44,6 +47,8 @@ class Service:
     def status(self) -> str:
         if self.llm.failure is not None:
             return "failed"
+        if self.file_changed:
+            return "model_file_changed"
         return "draining" if self.draining else "ok"
 
     @property
@@ -63,10 +68,21 @@ class Service:
             self.last_failure = problem.code
         return problem
 
-    def end_all(self) -> None:
+    def end_all(self, error: Exception | None = None) -> None:
         """Requests that are still going on end with an error."""
         for job in list(self.jobs):
-            job.fail(ClosedError("the server is shutting down"))
+            job.fail(error or ClosedError("the server is shutting down"))
+
+    def check_file(self) -> None:
+        """A file that was written to since it was mapped is another model, or none. One that was replaced by another
+        file, or deleted, is still whole where it is mapped."""
+        now = _identity(self.llm.path)
+        if not self.file_changed and now[:2] == self._identity[:2] and now != self._identity:
+            self.file_changed = True
+            self.end_all(self._changed())
+
+    def _changed(self) -> Problem:
+        return Problem(503, "the model's file was changed; the server must be started again", code="model_file_changed")
 
     def check_model(self, name: str | UnsetType) -> None:
         if name is not UNSET and name not in self._names:
@@ -86,6 +102,8 @@ class Service:
         """Problem 429 where more are waiting than the queue holds."""
         if self.draining:
             raise Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
+        if self.file_changed:
+            raise self._changed()
         most = self.options.max_batch + self.options.max_queue
         if self.open_choices + choices > most:
             raise Problem(
@@ -94,3 +112,19 @@ class Service:
                 code="queue_full",
                 headers={"retry-after": "1"},
             )
+
+
+def _longest_token(llm: LLM) -> int:
+    try:
+        tokenizer = llm.tokenizer
+    except UnsupportedError:
+        return 1  # no text can be encoded anyway
+    return max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.n_vocab))
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 from collections.abc import Iterable
 
@@ -332,3 +333,18 @@ def test_equal_prompts_do_not_halve() -> None:
     add(target, *seqs)
     assert counts(step(target, budget=8)) == [(seqs[0], 8)]
     assert counts(step(target, budget=8)) == [(seqs[0], 8)]
+
+
+def test_hardly_any_memory_holds_no_token() -> None:
+    """Of 32 growing sequences of 64 to 2,000 tokens, over all steps: published figures for contiguous allocators are
+    18 to 30 %, for PagedAttention 70 to 89 % (Kwon et al. 2023, figure 2)."""
+    rng = random.Random(3)
+    target = Scheduler(BlockManager(8000, 16), max_rows=32)
+    lengths = [rng.randrange(64, 2001) for _ in range(32)]
+    add(target, *[sequence(distinct(i, n // 2), n - n // 2) for i, n in enumerate(lengths)])
+    held = slots = 0
+    while target.unfinished:
+        target.commit(rows := target.schedule(512), [7] * sum(row.samples for row in rows))
+        held += sum(seq.computed for seq in target.running)
+        slots += 16 * (target.blocks.n_blocks - len(target.blocks.free))
+    assert held / slots >= 0.97

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -20,7 +21,9 @@ import httpx
 import pytest
 
 from localllm.errors import DeviceError
+from localllm.memory import used_memory
 from tests.server.live import Live, read_all, serving, wait_until
+from tests.tiny_models import write_tiny
 
 LONG = {"prompt": "once upon a time", "max_tokens": 400, "ignore_eos": True, "seed": 1}
 
@@ -121,6 +124,111 @@ def test_a_failed_step_ends_its_requests_with_a_name(tiny: Path, monkeypatch: py
         fails.clear()
         assert server.post("/v1/completions", LONG | {"max_tokens": 3}).status_code == 200
         server.wait_until_idle()
+
+
+def test_a_row_that_is_not_finite_ends_its_own_request(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny) as server, ThreadPoolExecutor(2) as pool:
+        runner = server.llm._engine._runner
+        step = runner.step
+
+        def spoiled(rows: Any) -> Any:
+            seqs = [row.seq for row in rows if row.samples]
+            return [d._replace(token=-1) if s.seed == 13 else d for s, d in zip(seqs, step(rows), strict=True)]
+
+        alone = server.post("/v1/completions", LONG).json()["choices"]
+        monkeypatch.setattr(runner, "step", spoiled)
+        bad = pool.submit(server.post, "/v1/completions", LONG | {"seed": 13})
+        good = pool.submit(server.post, "/v1/completions", LONG)
+        assert bad.result().status_code == 503 and "not finite" in bad.result().json()["error"]["message"]
+        assert good.result().json()["choices"] == alone
+        assert httpx.get(server.url + "/health").json()["last_failure"] == "device_error"
+
+
+def test_an_engine_that_has_died_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny) as server:
+        monkeypatch.setattr(server.llm._engine._scheduler, "schedule", lambda budget: 1 // 0)
+        for _ in range(2):
+            assert server.post("/v1/completions", LONG).status_code == 503
+        health = httpx.get(server.url + "/health")
+        assert health.status_code == 503 and health.json()["status"] == "failed"
+
+
+def test_a_model_file_that_is_written_to_ends_the_service(tiny: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(tiny.read_bytes())
+    with serving(copy) as server:
+        (tmp_path / "other").write_bytes(b"x")
+        server.service.check_file()
+        assert httpx.get(server.url + "/health").status_code == 200
+        step = server.llm._engine._runner.step
+        gate = threading.Event()
+        server.llm._engine._runner.step = lambda rows: gate.wait(20) and step(rows)
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(server.post, "/v1/completions", LONG)
+            wait_until(lambda: bool(server.service.jobs))
+            with copy.open("ab") as file:
+                file.write(b"more")
+            assert reply.result().json()["error"]["code"] == "model_file_changed"
+            gate.set()
+        health = httpx.get(server.url + "/health")
+        assert health.status_code == 503 and health.json()["status"] == "model_file_changed"
+        assert server.post("/v1/completions", LONG).status_code == 503
+
+
+def test_a_model_file_that_is_replaced_or_deleted_does_not_matter(tiny: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(tiny.read_bytes())
+    with serving(copy) as server:
+        alone = server.post("/v1/completions", LONG).json()["choices"]
+        (tmp_path / "new").write_bytes(b"no model")
+        (tmp_path / "new").rename(copy)
+        server.service.check_file()
+        assert server.post("/v1/completions", LONG).json()["choices"] == alone
+        copy.unlink()
+        server.service.check_file()
+        assert server.post("/v1/completions", LONG).json()["choices"] == alone
+
+
+def test_a_template_that_never_ends_harms_nobody(tmp_path: Path) -> None:
+    loop = "{% for i in range(99999) %}"
+    write_tiny(tmp_path / "bomb.gguf", chat_template=loop + loop + "{% endfor %}{% endfor %}")
+    with serving(tmp_path / "bomb.gguf") as server, ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(server.post, "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+        slowest = 0.0
+        while not reply.done():
+            begun = time.monotonic()
+            assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2}).status_code == 200
+            slowest = max(slowest, time.monotonic() - begun)
+        assert reply.result().status_code == 400 and slowest < 2
+
+
+def test_memory_does_not_grow(tiny: Path) -> None:
+    """Unique prompts, streams, logprobs, disconnects and refusals; LOCALLLM_SOAK_SECONDS makes it longer."""
+    with serving(tiny) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        seconds = float(os.environ.get("LOCALLLM_SOAK_SECONDS", "6"))
+        rng = random.Random(1)
+
+        def run(until: float) -> int:
+            count = 0
+            while time.monotonic() < until:
+                body = {"prompt": f"{rng.random()} " * rng.randrange(1, 8), "max_tokens": 8, "logprobs": 5, "n": 2,
+                        "stream": rng.random() < 0.5}  # fmt: skip
+                assert client.post("/v1/completions", json=body).status_code == 200
+                assert client.post("/v1/completions", json=body | {"n": 9}).status_code == 400
+                sock = server.connect()
+                sock.sendall(request("/v1/completions", LONG))
+                sock.close()
+                count += 3
+            return count
+
+        run(time.monotonic() + max(3.0, seconds / 4))
+        server.wait_until_idle()
+        before, threads = used_memory()[0], threading.active_count()
+        count = run(time.monotonic() + seconds)
+        server.wait_until_idle()
+        grown = used_memory()[0] - before
+        assert grown <= 2e6 + 1e6 * count / 1000, f"{grown} bytes more after {count} requests"
+        assert threading.active_count() <= threads + 2
 
 
 def test_a_full_queue_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

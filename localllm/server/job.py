@@ -43,10 +43,12 @@ class Meter(Protocol):
     def gap(self, seconds: float, /) -> None: ...
 
 
-_NAMELESS = {
-    "error": DeviceError("the logits of this request are not finite, or no token is allowed next"),
-    "abort": ClosedError("the engine has ended this request"),
-}
+def _nameless(finish: str) -> Exception:
+    """Why an answer ended without one, where the engine named no error. Made anew each time: an exception keeps the
+    frames of every place that it was raised in."""
+    if finish == "abort":
+        return ClosedError("the engine has ended this request")
+    return DeviceError("the logits of this request are not finite, or no token is allowed next")
 
 
 class Choice:
@@ -60,7 +62,7 @@ class Choice:
         self._last: Piece | None = None  # the newest, while nobody has read it
 
     def receive(self, item: Sampled | None) -> None:
-        if self.finish:
+        if self.finish or self.job.closed:
             return
         piece = Piece(self.index, item)
         if item is not None:
@@ -101,7 +103,7 @@ class Choice:
         end = piece if piece.sampled is None else Piece(self.index, None)
         self.finish = end.finish = self.answer.finish_reason
         if self.finish in ("error", "abort"):
-            self.job.fail(self.answer.handle.error or _NAMELESS[self.finish])
+            self.job.fail(self.answer.handle.error or _nameless(self.finish))
             return
         if piece.calls and self.finish == "stop":
             end.finish = "tool_calls"

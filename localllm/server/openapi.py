@@ -24,6 +24,8 @@ def document() -> dict[str, Any]:
     """OpenAPI 3.1."""
     template = "#/components/schemas/{name}"
     schemas, components = msgspec.json.schema_components([kind for kind, _ in _BODIES.values()], ref_template=template)
+    for component in components.values():
+        _allow_null(component)
     paths: dict[str, Any] = {}
     for (path, (_, text)), schema in zip(_BODIES.items(), schemas, strict=True):
         body = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -36,6 +38,13 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": components},
     }
+
+
+def _allow_null(component: dict[str, Any]) -> None:
+    """A field that is null counts as absent."""
+    for name, schema in component.get("properties", {}).items():
+        if name not in component.get("required", ()):
+            component["properties"][name] = {"anyOf": [schema, {"type": "null"}]}
 
 
 def _responses() -> dict[str, Any]:

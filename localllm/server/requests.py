@@ -61,7 +61,7 @@ class ToolCall(_Strict):
     function: CalledFunction
     id: str = ""
     type: Literal["function"] = "function"
-    index: int = 0
+    index: Annotated[int, Meta(ge=0, le=255)] = 0
 
 
 class SystemMessage(_Strict, tag_field="role", tag="system"):

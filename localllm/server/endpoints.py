@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, TypeVar
 
 from msgspec import UNSET, Struct
@@ -69,12 +68,12 @@ class Endpoints:
     async def tokenize(self, http: Request) -> Response:
         request = await self._read(http, requests.TokenizeRequest)
         arguments = (request.content, request.add_special, request.parse_special)
-        return _json({"tokens": await asyncio.to_thread(self._llm.tokenize, *arguments)})
+        return _json({"tokens": await self._service.aside(self._llm.tokenize, *arguments)})
 
     async def detokenize(self, http: Request) -> Response:
         request = await self._read(http, requests.DetokenizeRequest)
         self._check_ids(request.tokens, "tokens")
-        return _json({"content": await asyncio.to_thread(self._llm.detokenize, request.tokens)})
+        return _json({"content": await self._service.aside(self._llm.detokenize, request.tokens)})
 
     def _model(self) -> dict[str, Any]:
         llm = self._llm
@@ -89,7 +88,7 @@ class Endpoints:
         if len(body) < INLINE:
             request = requests.read(kind, strict_json.parse(body))
         else:  # others' streams go on meanwhile
-            request = await asyncio.to_thread(lambda: requests.read(kind, strict_json.parse(body)))
+            request = await self._service.aside(lambda: requests.read(kind, strict_json.parse(body)))
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 
@@ -97,7 +96,7 @@ class Endpoints:
         """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
         self._check_size(prompt, param)
         try:
-            prepared = await asyncio.to_thread(self._llm.prepare, prompt, tools)
+            prepared = await self._service.aside(self._llm.prepare, prompt, tools)
         except (InvalidArgument, TemplateError) as error:
             raise invalid(str(error), param) from None
         self._check_length(len(prepared.tokens), param)
@@ -106,7 +105,7 @@ class Endpoints:
 
     async def _constrain(self, prepared: Prepared, params: SamplingParams) -> Prepared:
         try:
-            return await asyncio.to_thread(self._llm.constrain, prepared, params)
+            return await self._service.aside(self._llm.constrain, prepared, params)
         except InvalidArgument as error:
             param = "tools" if prepared.formats else "response_format"
             raise invalid(f"{param}: {error}", param) from None

@@ -77,6 +77,7 @@ class Running(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             end.cancel()
+            self._service.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

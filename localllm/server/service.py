@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
@@ -17,6 +20,10 @@ from localllm.server.problems import Problem, as_problem
 if TYPE_CHECKING:
     from localllm.config import ServeOptions
     from localllm.llm import LLM
+
+
+T = TypeVar("T")
+TEXT_THREADS = 2  # each keeps the tokenizer's cache of words for itself
 
 
 def is_loopback(host: str) -> bool:
@@ -42,6 +49,14 @@ class Service:
         self.failures = 0  # requests that failed for a reason of ours
         self.last_failure: str | None = None
         self.jobs: set[Job] = set()  # that clients wait for
+        self._threads = ThreadPoolExecutor(TEXT_THREADS, "localllm-text")
+
+    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What may take a while, in another thread, so that streams go on meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def close(self) -> None:
+        self._threads.shutdown()
 
     @property
     def status(self) -> str:

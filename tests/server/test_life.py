@@ -221,6 +221,10 @@ def test_memory_does_not_grow(tiny: Path) -> None:
                 count += 3
             return count
 
+        def fill_caches(_: int) -> None:  # the tokenizer remembers 10,000 words in each thread
+            server.llm.tokenize(" ".join(str(rng.random()) for _ in range(12_000)))
+
+        list(server.service._threads.map(fill_caches, range(4)))
         run(time.monotonic() + max(3.0, seconds / 4))
         server.wait_until_idle()
         before, threads = used_memory()[0], threading.active_count()
@@ -247,6 +251,34 @@ def test_a_full_queue_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert server.post("/v1/completions", LONG | {"max_tokens": 1, "n": 5}).status_code == 429
 
 
+def test_keys_take_turns_and_classes_go_one_after_the_other(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny, max_batch=1, api_key=("greedy", "modest")) as server, ThreadPoolExecutor(16) as pool:
+        runner, gate = server.llm._engine._runner, threading.Event()
+        step, order = runner.step, []
+
+        def gated(rows: Any) -> Any:
+            gate.wait()
+            order.extend(row.seq.seed for row in rows if row.samples)
+            return step(rows)
+
+        monkeypatch.setattr(runner, "step", gated)
+
+        def ask(key: str, seed: int, **more: Any) -> int:
+            body = {"prompt": f"{seed}", "max_tokens": 1, "seed": seed, **more}
+            headers = {"authorization": f"Bearer {key}"}
+            return server.post("/v1/completions", body, headers=headers).status_code
+
+        replies = []
+        for key, seed, more in [*[("greedy", i, {}) for i in range(6)], ("modest", 10, {}), ("modest", 11, {}),
+                                ("greedy", 20, {"priority": 0}), ("modest", 30, {"priority": 2})]:  # fmt: skip
+            replies.append(pool.submit(ask, key, seed, **more))
+            wait_until(lambda: server.service.open_choices == len(replies))
+        gate.set()
+        assert [reply.result() for reply in replies] == [200] * len(replies)
+    assert sorted(order[:2]) == [0, 20] and order[-1] == 30
+    assert order.index(10) < order.index(2) and order.index(11) < order.index(3)
+
+
 def test_metrics(server: Live) -> None:
     def read() -> dict[str, float]:
         text = httpx.get(server.url + "/metrics").text
@@ -270,8 +302,9 @@ def test_metrics(server: Live) -> None:
 class Process:
     """`localllm serve` as people start it."""
 
-    def __init__(self, path: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "localllm", "serve", str(path), "--port", "0", "-t", "1", *arguments]
+    def __init__(self, path: Path | None, *arguments: str, command: list[str] | None = None) -> None:
+        usual = [sys.executable, "-m", "localllm", "serve", str(path), "--port", "0", "-t", "1", *arguments]
+        command = command or usual
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         self.said = ""
@@ -322,6 +355,24 @@ def test_when_grace_is_over_streams_end_with_an_error(tiny: Path) -> None:
     assert rest[-1] == "data: [DONE]" and json.loads(rest[-2][6:])["error"]["code"] == "shutting_down"
     assert server.process.wait(30) == 0 and time.monotonic() - begun < 20
     server.process.communicate()
+
+
+def test_no_connection_is_made_to_anywhere(tmp_path: Path) -> None:
+    """An audit hook ends the process at the first one; the bundled model answers, by its template too."""
+    program = (
+        "import os, sys\n"
+        "def watch(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.sendto', 'urllib.Request', 'ftplib.connect'): os._exit(77)\n"
+        "sys.addaudithook(watch)\n"
+        "from localllm.cli import main\n"
+        "main(['serve', '--port', '0', '-t', '1'])\n"
+    )
+    server = Process(None, command=[sys.executable, "-c", program])
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3,
+            "response_format": {"type": "json_object"}}  # fmt: skip
+    assert httpx.post(server.url + "/v1/chat/completions", json=body, timeout=60).status_code == 200
+    assert httpx.get(server.url + "/metrics").status_code == 200
+    assert server.end(signal.SIGTERM)[0] == 0
 
 
 def test_an_address_that_others_reach_needs_a_key(tiny: Path) -> None:

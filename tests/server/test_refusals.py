@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 from typing import Any
 
@@ -130,3 +132,33 @@ def test_a_conversation_the_template_refuses(server: Live) -> None:
     """A template's own sentence is told; the tiny model's refuses nothing, so a limit of the sandbox must do."""
     reply = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 5_000_000}]})
     assert check_error(reply)["param"] == "messages"
+
+
+def test_mutants_of_good_bodies(server: Live) -> None:
+    """Bytes changed, cut, doubled and swapped: an answer or a refusal, never a failure of ours."""
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    full = {"messages": CONTROL["messages"], "max_tokens": 1, "n": 2, "stop": ["a"], "logit_bias": {"1": 2},
+            "response_format": {"type": "json_object"}, "stream": True}  # fmt: skip
+    good = [json.dumps(body).encode() for body in (CONTROL, full)]
+    statuses = set()
+    with httpx.Client(base_url=server.url, timeout=60, headers={"content-type": "application/json"}) as client:
+        for _ in range(1000):
+            body = bytearray(rng.choice(good))
+            for _ in range(rng.randrange(1, 4)):
+                at, size = rng.randrange(len(body)), rng.randrange(1, 9)
+                kind = rng.randrange(4)
+                if kind == 0:
+                    body[at] = rng.randrange(256)
+                elif kind == 1:
+                    del body[at : at + size]
+                elif kind == 2:
+                    body[at:at] = rng.choice([b"[", b"{", b"null", b"-", b"9" * 9, b'"', b"\\u", body[at : at + size]])
+                else:
+                    body[at : at + size] = body[at : at + size][::-1]
+                body = body or bytearray(b" ")
+            reply = client.post("/v1/chat/completions", content=bytes(body))
+            statuses.add(reply.status_code)
+            assert reply.status_code in (200, 400, 404), f"seed {seed}: {bytes(body)!r}: {reply.text}"
+    assert statuses >= {200, 400}
+    server.wait_until_idle()

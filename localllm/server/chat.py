@@ -61,7 +61,7 @@ class ChatWords:
 
     def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes:
         identity, created, model = self._head
-        choices = [self._choice(i, [p for p in pieces if p.choice == i]) for i in range(len(job.choices))]
+        choices = [self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces))]
         reply = wire.Chunk(identity, "chat.completion", created, model, choices, wire.usage(job), wire.timings(job))
         return wire.encode(reply)
 
@@ -100,6 +100,8 @@ class ChatWords:
         if not self._request.logprobs:
             return None
         known = [piece.sampled for piece in pieces if piece.sampled is not None]
+        if not known:
+            return None
         return wire.Logprobs([wire.token_logprob(sampled, self._service.token_bytes) for sampled in known])
 
 

@@ -35,7 +35,7 @@ class TextWords:
         return wire.event(wire.Chunk(*self._head, [], wire.usage(job), wire.timings(job))) + wire.DONE
 
     def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes:
-        choices = [self._choice(i, [p for p in pieces if p.choice == i]) for i in range(len(job.choices))]
+        choices = [self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces))]
         return wire.encode(wire.Chunk(*self._head, choices, wire.usage(job), wire.timings(job)))
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.TextChoice:

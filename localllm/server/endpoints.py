@@ -162,6 +162,7 @@ class Endpoints:
         salt = f"{key}\0{request.cache_salt}".encode() if key or request.cache_salt else b""
 
         def begin() -> Job:
+            self._service.admit(len(prompts) * request.n)  # others may have come while this one was prepared
             return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client, functions)
 
         return Exchange(self._service, begin, words, request.stream)

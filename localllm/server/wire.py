@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.json import Encoder
 
 from localllm.engine.sequence import Sampled
-from localllm.server.job import Job
+from localllm.server.job import Job, Piece
 
 LEAST = -9999.0  # stands for a logarithm of zero, which JSON cannot hold
 DONE = b"data: [DONE]\n\n"
@@ -127,6 +127,13 @@ class TextChoice(Struct):
     text: str
     logprobs: TextLogprobs | None = None
     finish_reason: str | None = None
+
+
+def by_choice(job: Job, pieces: Sequence[Piece]) -> list[list[Piece]]:
+    own: list[list[Piece]] = [[] for _ in job.choices]
+    for piece in pieces:
+        own[piece.choice].append(piece)
+    return own
 
 
 def usage(job: Job) -> Usage:

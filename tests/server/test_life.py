@@ -279,6 +279,24 @@ def test_keys_take_turns_and_classes_go_one_after_the_other(tiny: Path, monkeypa
     assert order.index(10) < order.index(2) and order.index(11) < order.index(3)
 
 
+def test_a_prompt_that_is_being_computed_is_shared(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four at once: the first computes, in chunks, and the others take its blocks as they come."""
+    with serving(tiny, {"step_tokens": 64}, max_batch=8) as server, ThreadPoolExecutor(4) as pool:
+        prompt = "a long beginning that all of them have in common, word for word; " * 5
+        length = len(server.llm.tokenize(prompt, add_special=True))
+        runner, gate = server.llm._engine._runner, threading.Event()
+        step = runner.step
+        monkeypatch.setattr(runner, "step", lambda rows: gate.wait() and step(rows))
+        replies = [
+            pool.submit(server.post, "/v1/completions", {"prompt": f"{prompt}{i}", "max_tokens": 1}) for i in range(4)
+        ]
+        wait_until(lambda: server.service.open_choices == 4)
+        gate.set()
+        told = [reply.result().json()["usage"]["prompt_tokens_details"]["cached_tokens"] for reply in replies]
+        assert sorted(told)[0] == 0 and sum(told) >= 3 * (length - 16)
+        assert server.llm.stats.computed_tokens <= length + 4 * 20
+
+
 def test_metrics(server: Live) -> None:
     def read() -> dict[str, float]:
         text = httpx.get(server.url + "/metrics").text

@@ -68,12 +68,12 @@ class Endpoints:
     async def tokenize(self, http: Request) -> Response:
         request = await self._read(http, requests.TokenizeRequest)
         arguments = (request.content, request.add_special, request.parse_special)
-        return _json({"tokens": await self._service.aside(self._llm.tokenize, *arguments)})
+        return _json({"tokens": await self._service.aside_one_by_one(self._llm.tokenize, *arguments)})
 
     async def detokenize(self, http: Request) -> Response:
         request = await self._read(http, requests.DetokenizeRequest)
         self._check_ids(request.tokens, "tokens")
-        return _json({"content": await self._service.aside(self._llm.detokenize, request.tokens)})
+        return _json({"content": await self._service.aside_one_by_one(self._llm.detokenize, request.tokens)})
 
     def _model(self) -> dict[str, Any]:
         llm = self._llm
@@ -88,7 +88,7 @@ class Endpoints:
         if len(body) < INLINE:
             request = requests.read(kind, strict_json.parse(body))
         else:  # others' streams go on meanwhile
-            request = await self._service.aside(lambda: requests.read(kind, strict_json.parse(body)))
+            request = await self._service.aside_one_by_one(lambda: requests.read(kind, strict_json.parse(body)))
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 

@@ -62,8 +62,16 @@ class Choice:
         self._last: Piece | None = None  # the newest, while nobody has read it
 
     def receive(self, item: Sampled | None) -> None:
+        """What the engine gave. Never raises: others' parts of the same step come after this one's."""
         if self.finish or self.job.closed:
             return
+        try:
+            self._take(item)
+        except Exception as error:
+            self.finish = "error"
+            self.job.fail(error)
+
+    def _take(self, item: Sampled | None) -> None:
         piece = Piece(self.index, item)
         if item is not None:
             self._measure()

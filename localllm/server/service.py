@@ -50,13 +50,19 @@ class Service:
         self.last_failure: str | None = None
         self.jobs: set[Job] = set()  # that clients wait for
         self._threads = ThreadPoolExecutor(TEXT_THREADS, "localllm-text")
+        self._patient = ThreadPoolExecutor(1, "localllm-patient")
 
     async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
         """What may take a while, in another thread, so that streams go on meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
+    async def aside_one_by_one(self, work: Callable[..., T], *arguments: Any) -> T:
+        """The same for what may take long and has no bound but a body's: it must not hold up prompts."""
+        return await asyncio.get_running_loop().run_in_executor(self._patient, work, *arguments)
+
     def close(self) -> None:
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._patient.shutdown(wait=False, cancel_futures=True)
 
     @property
     def status(self) -> str:

@@ -22,6 +22,7 @@ import pytest
 
 from localllm.errors import DeviceError
 from localllm.memory import used_memory
+from localllm.server.job import Choice
 from tests.server.live import Live, read_all, serving, wait_until
 from tests.tiny_models import write_tiny
 
@@ -233,6 +234,37 @@ def test_memory_does_not_grow(tiny: Path) -> None:
         grown = used_memory()[0] - before
         assert grown <= 2e6 + 1e6 * count / 1000, f"{grown} bytes more after {count} requests"
         assert threading.active_count() <= threads + 2
+
+
+def test_a_defect_while_telling_ends_its_own_request_only(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny) as server, ThreadPoolExecutor(2) as pool:
+        alone = server.post("/v1/completions", LONG).json()["choices"]
+        take = Choice._take
+
+        def failing(self: Choice, item: Any) -> None:
+            if self.answer.handle.seq.seed == 13 and self.answer.generated == 3:
+                raise RuntimeError("a defect in /some/file.py")
+            take(self, item)
+
+        monkeypatch.setattr(Choice, "_take", failing)
+        bad = pool.submit(server.post, "/v1/completions", LONG | {"seed": 13})
+        good = pool.submit(server.post, "/v1/completions", LONG)
+        assert bad.result().status_code == 500 and "file" not in bad.result().text
+        assert good.result().json()["choices"] == alone
+        server.wait_until_idle()
+
+
+def test_long_texts_to_tokenize_do_not_hold_up_answers(server: Live) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        text = " ".join(str(i) for i in range(300_000))
+        slow = [pool.submit(server.post, "/tokenize", {"content": text}) for _ in range(3)]
+        waits = []
+        while not all(reply.done() for reply in slow):
+            begun = time.monotonic()
+            assert server.post("/v1/completions", LONG | {"max_tokens": 1}).status_code == 200
+            waits.append(time.monotonic() - begun)
+        assert [reply.result().status_code for reply in slow] == [200] * 3
+        assert sorted(waits)[len(waits) // 2] < 1
 
 
 def test_a_full_queue_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

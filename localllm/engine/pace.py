@@ -1,8 +1,10 @@
 """How many tokens a step may have, so that nobody whose answer is being written waits long for the next word.
 
-What a step takes beyond a step without prompts is about proportional to the tokens of prompts in it; both are learnt
-from the steps that were run. While answers are written, prompts may add `target` seconds to a step. Without an answer
-being written nobody waits for its next word, so they may take PATIENCE times as much.
+What a step takes beyond a step without prompts is about proportional to the tokens that it has more; both are learnt
+from the steps that were run. (Where many answers are written there are hardly any steps without prompts: a next token
+of an answer is then taken to cost what one of a prompt does.) While answers are written, prompts may add `target`
+seconds to a step. Without an answer being written nobody waits for its next word, so they may take PATIENCE times as
+much.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ class Pace:
     def __init__(self, target: float = inf) -> None:
         self.target = target
         self.plain: float | None = None  # seconds of a step without prompts
-        self.each: float | None = None  # more seconds for a token of a prompt
+        self.plain_tokens = 0.0  # how many tokens such a step had
+        self.each: float | None = None  # more seconds for a token more
 
     def budget(self, most: int, decoding: int) -> int:
         """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers."""
@@ -33,11 +36,14 @@ class Pace:
 
     def learn(self, tokens: int, decoding: int, seconds: float) -> None:
         """A step with so many tokens took so long."""
+        more = tokens - self.plain_tokens
         if tokens == decoding:
+            self.plain_tokens = _mix(None if self.plain is None else self.plain_tokens, tokens)
             self.plain = _mix(self.plain, seconds)
-        else:
-            added = max(seconds - (self.plain or 0.0), 0.1 * seconds)
-            self.each = _mix(self.each, added / (tokens - decoding))
+        elif more >= LEAST:
+            self.each = _mix(self.each, max(seconds - (self.plain or 0.0), 0.1 * seconds) / more)
+        elif self.each is None:
+            self.each = seconds / tokens
 
 
 def _mix(old: float | None, new: float) -> float:

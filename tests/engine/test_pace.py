@@ -36,6 +36,33 @@ def test_prompts_add_the_target_and_no_more(each: float, fixed: float, decoding:
     assert added <= 0.11 and (added >= 0.06 or tokens + decoding == 512)
 
 
+def test_a_crowd_that_leaves_no_step_without_prompts() -> None:
+    """Of steps without prompts only those of a single answer were seen; then many write and more are waiting."""
+    pace = Pace(0.1)
+    for _ in range(10):
+        pace.learn(1, 1, 0.056)
+    seen = []
+    for step in range(200):
+        decoding = min(30, 1 + step // 4)
+        tokens = pace.budget(512, decoding)
+        pace.learn(tokens, decoding, 0.05 + 0.006 * decoding + 0.0046 * (tokens - decoding))
+        seen.append(0.0046 * (tokens - decoding))
+    assert max(seen) <= 0.15 and 0.07 <= seen[-1] <= 0.105
+
+
+def test_a_crowd_that_has_left() -> None:
+    """Steps without prompts were seen with 32 answers only; now there is one, and a prompt."""
+    pace = Pace(0.1)
+    for _ in range(10):
+        pace.learn(32, 32, 0.05 + 0.0046 * 32)
+    seen = []
+    for _ in range(40):
+        tokens = pace.budget(512, 1)
+        pace.learn(tokens, 1, 0.05 + 0.0046 * tokens)
+        seen.append(0.0046 * (tokens - 1))
+    assert max(seen) <= 0.2 and seen[-1] <= 0.15
+
+
 def test_a_machine_that_becomes_slow() -> None:
     pace = Pace(0.1)
     run(pace, 4, 0.01, 0.0005, 30)

@@ -96,6 +96,13 @@ class ModelOptions(DeviceOptions):
     )
     max_batch: int = option(32, "most requests in one step", int, metavar="N", least=1, most=4096)
     step_tokens: int = option(512, "most tokens of one step, all requests", int, metavar="N", least=1, most=65536)
+    step_seconds: float | None = option(
+        None,
+        "what prompts may add to a step while answers are written; by default there is no limit",
+        float,
+        metavar="S",
+        least=0.001,
+    )
     prefix_cache: bool = option(True, "share the KV cache of equal beginnings", bool)
     chat_template: str | None = option(None, "jinja2 source to use in place of the model's own chat template")
 
@@ -168,3 +175,35 @@ class BenchOptions:
         if not all(word.strip().isdecimal() and least <= int(word) <= most for word in words):
             raise InvalidArgument(f"{name} must be numbers from {least} to {most} with commas between, not {text!r}")
         return tuple(int(word) for word in words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What only `localllm serve` has."""
+
+    host: str = option("127.0.0.1", "address to listen on; any but loopback needs --api-key", metavar="ADDRESS")
+    port: int = option(8080, "port to listen on; 0 takes a free one", int, metavar="N", least=0, most=65535)
+    api_key: tuple[str, ...] = option((), "key that clients must send; repeatable", metavar="KEY", many=True)
+    allow_origin: tuple[str, ...] = option(
+        (), "web origin that may use the server besides loopback ones, or *; repeatable", metavar="ORIGIN", many=True
+    )
+    max_batch: int = option(32, "most requests in one step", int, metavar="N", least=1, most=4096)
+    step_seconds: float = option(
+        0.1, "seconds that prompts may add to a step while answers are written", float, metavar="S", least=0.001
+    )
+    max_queue: int = option(256, "most requests that wait; beyond them the answer is 429", int, metavar="N", least=0)
+    kv_memory: int | None = option(
+        None,
+        "bytes of KV cache for all requests; by default context x max-batch, at most half of the free memory",
+        int,
+        metavar="BYTES",
+        least=1,
+    )
+    access_log: bool = option(False, "print a line of JSON for each request, on standard output", bool)
+    grace: float = option(30.0, "seconds that answers get to finish when the server ends", float, metavar="S", least=0)
+    chat_template: str | None = option(None, "jinja2 file to use in place of the model's template", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not all(self.api_key):
+            raise InvalidArgument("api_key must not be empty")

@@ -54,7 +54,7 @@ class Answer:
             text="".join(self._text),
             token_ids=list(self._tokens),
             token_logprobs=None if self._logprobs is None else list(self._logprobs),
-            finish_reason=self._reason or "abort",
+            finish_reason=self.finish_reason,
             prompt_tokens=self.handle.prompt_tokens,
             cached_tokens=self.handle.cached_tokens,
             seed=self.handle.seq.seed,
@@ -63,6 +63,15 @@ class Answer:
     @property
     def ended(self) -> bool:
         return self._reason is not None
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self._reason or "abort"
+
+    @property
+    def generated(self) -> int:
+        """Tokens so far."""
+        return len(self._tokens)
 
     @property
     def timing(self) -> Timing:

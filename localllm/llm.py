@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import operator
 import os
 import secrets
@@ -18,6 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
@@ -27,9 +29,10 @@ from localllm.bindings import check, ffi, lib
 from localllm.bundled import demo_model_path
 from localllm.config import ModelOptions
 from localllm.engine.block_manager import BlockManager
-from localllm.engine.engine import Engine, Handle
+from localllm.engine.engine import Engine, Handle, Receiver, Stats
 from localllm.engine.runner import Runner
 from localllm.engine.scheduler import Scheduler
+from localllm.engine.sequence import Mask
 from localllm.errors import ClosedError, ForkError, FormatError, InvalidArgument, UnsupportedError
 from localllm.generation import Answer, AsyncStream, Stream
 from localllm.hub import resolve
@@ -38,10 +41,12 @@ from localllm.modelfile import ModelFile
 from localllm.params import SamplingParams
 from localllm.plan import make_plan
 from localllm.text import template
+from localllm.text.constraint import Compiler
 from localllm.text.reasoning import Marks, ReasoningSplitter, marks_of
 from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
+from localllm.text.tools import Format, described, describes_tools, flattened, formats_of
 
 if TYPE_CHECKING:
     import asyncio  # imported where it is used: a command line starts sooner without it
@@ -61,20 +66,23 @@ _RECOMMENDED = {
 }
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """A prompt as the engine takes it, and how to read the answer."""
 
     tokens: Sequence[int]
     text: str  # of the prompt; empty where it came as tokens
     marks: Marks | None = None
     begins_text: bool = False  # the answer is a text of its own, not the rest of the prompt's
+    form: Callable[[], Mask] | None = None  # what the answer is held to
+    formats: tuple[Format, ...] = ()  # how the answer may call functions, where it was told of any
 
 
 class LLM:
     """model: a path, a name in the Hugging Face cache (see hub.py), or None for the bundled model.
 
     The options are those of config.ModelOptions: threads, context (most tokens of one request), device, kv_type,
-    kv_memory (bytes shared by all requests), max_batch, step_tokens, prefix_cache, chat_template (jinja2 source).
+    kv_memory (bytes shared by all requests), max_batch, step_tokens, step_seconds (which prompts may add to a step of
+    running answers), prefix_cache, chat_template (jinja2 source).
     Sampling keywords of the methods are the fields of SamplingParams; what is not given is the model's recommendation.
 
     plan: how much memory it takes. Several may live in one process. Use in a process forked from the one that opened
@@ -92,6 +100,7 @@ class LLM:
         kv_memory: int | None = None,
         max_batch: int = 32,
         step_tokens: int = 512,
+        step_seconds: float | None = None,
         prefix_cache: bool = True,
         chat_template: str | None = None,
     ) -> None:
@@ -103,6 +112,7 @@ class LLM:
             kv_memory=kv_memory,
             max_batch=max_batch,
             step_tokens=step_tokens,
+            step_seconds=step_seconds,
             prefix_cache=prefix_cache,
             chat_template=chat_template,
         )
@@ -139,7 +149,13 @@ class LLM:
         stack.callback(runner.close)
         blocks = BlockManager(self.plan.n_blocks, self.plan.block_size, options.prefix_cache)
         scheduler = Scheduler(blocks, self.plan.max_batch)
-        self._engine = Engine(runner, scheduler, context=self.plan.context, step_tokens=self.plan.step_tokens)
+        self._engine = Engine(
+            runner,
+            scheduler,
+            context=self.plan.context,
+            step_tokens=self.plan.step_tokens,
+            step_seconds=options.step_seconds or math.inf,
+        )
         stack.callback(self._engine.close)
 
     # ---- answers ----
@@ -220,6 +236,72 @@ class LLM:
             return self._astream(chosen, self._conversation, prompt, None)
         return self._astream(chosen, self._request, prompt)
 
+    # ---- for servers, which prepare in one thread and read in another ----
+
+    def prepare(self, prompt: Prompt | Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> Request:
+        """A prompt or a conversation as the engine takes it. Long texts take a while; any thread may do it."""
+        self._check_open()
+        if _is_messages(prompt):
+            return self._conversation(cast(Messages, prompt), tools)
+        return self._request(cast(Prompt, prompt))
+
+    def constrain(self, request: Request, params: SamplingParams) -> Request:
+        """The request with what its parameters hold the answer to, compiled. Any thread may do it."""
+        if params.json_schema is None and params.grammar is None:
+            return request
+        thinks = request.marks is not None and request.text.rstrip().endswith(request.marks.open)
+        after = request.marks.close if thinks and request.marks is not None else ""
+        form = self._compiler.form(json_schema=params.json_schema, grammar=params.grammar, after=after)
+        return request._replace(form=form)
+
+    def sampling(self, **sampling: Any) -> SamplingParams:
+        """Sampling parameters over the model's own, with a seed."""
+        return self._params(None, sampling)
+
+    def answer(
+        self,
+        request: Request,
+        params: SamplingParams,
+        receiver: Receiver,
+        *,
+        choice: int = 0,
+        salt: bytes = b"",
+        client: str = "",
+    ) -> Answer:
+        """Start an answer, to be called in an event loop: the receiver is called there with what each step gives and
+        with None at the end, and hands it to take(). choice: which of several answers to the same request; salt:
+        prefixes are shared only among requests of the same one; client: whose it is, since clients take turns."""
+        import asyncio
+
+        handle = self._engine.submit(
+            request.tokens,
+            params,
+            seed=params.seed or 0,
+            choice=choice,
+            stop_tokens=self._end_tokens,
+            salt=salt,
+            client=client,
+            mask=request.form() if request.form else None,
+            loop=asyncio.get_running_loop(),
+            receiver=receiver,
+        )
+        return Answer(handle, *self._readers(request, params), self)
+
+    @property
+    def template_source(self) -> str:
+        """The chat template's source; empty for a model without one."""
+        return "" if self._template is None else self._template.source
+
+    @property
+    def stats(self) -> Stats:
+        """What the engine has done so far, and what it holds now."""
+        return self._engine.stats
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the engine has stopped for good, if it has."""
+        return self._engine.failure
+
     # ---- tokens ----
 
     def tokenize(self, text: str, add_special: bool = False, parse_special: bool = False) -> list[int]:
@@ -284,59 +366,81 @@ class LLM:
             chosen = SamplingParams(**{**self._defaults, **sampling})
         else:
             chosen = dataclasses.replace(params, **sampling)
-        if chosen.json_schema is not None or chosen.grammar is not None:
-            raise UnsupportedError("json_schema and grammar are not built yet")
+        if chosen.json_schema is not None and chosen.grammar is not None:
+            raise InvalidArgument("json_schema and grammar cannot both be given")
+        if chosen.ignore_eos and (chosen.json_schema is not None or chosen.grammar is not None):
+            raise InvalidArgument("ignore_eos cannot be given with json_schema or grammar, whose end is the answer's")
         for token in chosen.logit_bias:
             if token >= self.n_vocab:
                 raise InvalidArgument(f"logit_bias has token {token}, but token ids go from 0 to {self.n_vocab - 1}")
         return dataclasses.replace(chosen, seed=secrets.randbits(32)) if chosen.seed is None else chosen
 
-    def _request(self, prompt: Prompt) -> _Request:
+    def _request(self, prompt: Prompt) -> Request:
         if isinstance(prompt, str):
-            return _Request(self.tokenizer.encode(prompt), prompt)
-        return _Request(_ids(prompt), "")
+            return Request(self.tokenizer.encode(prompt), prompt)
+        return Request(_ids(prompt), "")
 
-    def _conversation(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> _Request:
+    def _conversation(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> Request:
         if not _is_messages(messages):
             raise InvalidArgument(f"messages must be a list of mappings, not {type(messages).__name__}")
         tokenizer = self.tokenizer
         if self._template is None:
             self._template = ChatTemplate.from_metadata(self._file.metadata)  # tells that there is none
+        source = self._template.source
+        formats = formats_of(source) if tools else ()
+        if "tool_calls" not in source:
+            messages = flattened(messages)
+        if tools and not describes_tools(source):
+            messages, tools = described(messages, tools), None
         values = tokenizer.guard([*messages])
         text = self._template.render(values, None if tools is None else tokenizer.guard([*tools]))
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer
-        return _Request(ids, text, marks_of(self._template.source), begins_text=True)
+        return Request(ids, text, marks_of(source), begins_text=True, formats=formats)
 
-    def _start(self, request: _Request, params: SamplingParams) -> Stream:
+    def _start(self, request: Request, params: SamplingParams) -> Stream:
+        request = self.constrain(request, params)
         return Stream(self._submit(request, params, None), *self._readers(request, params), self)
 
-    def _astream(self, params: SamplingParams, prepare: Callable[..., _Request], *arguments: Any) -> AsyncStream:
+    def _astream(self, params: SamplingParams, prepare: Callable[..., Request], *arguments: Any) -> AsyncStream:
         import asyncio
 
         async def begin() -> Answer:
-            request = await asyncio.to_thread(prepare, *arguments)
+            request = await asyncio.to_thread(lambda: self.constrain(prepare(*arguments), params))
             handle = self._submit(request, params, asyncio.get_running_loop())
             return Answer(handle, *self._readers(request, params), self)
 
         return AsyncStream(begin)
 
-    def _submit(self, request: _Request, params: SamplingParams, loop: asyncio.AbstractEventLoop | None) -> Handle:
-        stops = self._tokenizer.eog_ids if self._tokenizer is not None else frozenset[int]()
-        return self._engine.submit(request.tokens, params, seed=params.seed or 0, stop_tokens=stops, loop=loop)
+    def _submit(self, request: Request, params: SamplingParams, loop: asyncio.AbstractEventLoop | None) -> Handle:
+        mask = request.form() if request.form else None
+        return self._engine.submit(
+            request.tokens, params, seed=params.seed or 0, stop_tokens=self._end_tokens, mask=mask, loop=loop
+        )
 
-    def _readers(self, request: _Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
+    @cached_property
+    def _compiler(self) -> Compiler:
+        return Compiler(self.tokenizer, self.n_vocab)
+
+    @property
+    def _end_tokens(self) -> frozenset[int]:
+        return self._tokenizer.eog_ids if self._tokenizer is not None else frozenset()
+
+    def _readers(self, request: Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
         skip_space = request.begins_text and self._tokenizer is not None and self._tokenizer.adds_space
-        return TextStream(self._token_text, params.stop, skip_space), ReasoningSplitter(request.marks, request.text)
+        marks = frozenset(mark for known in request.formats for mark in known.marks)
+        text = TextStream(partial(self._token_text, marks), params.stop, skip_space)
+        return text, ReasoningSplitter(request.marks, request.text)
 
-    def _token_text(self, token: int) -> bytes:
-        """What a person sees of a token. A model may know more tokens than its vocabulary names."""
+    def _token_text(self, marks: frozenset[str], token: int) -> bytes:
+        """What a person sees of a token, special tokens that are `marks` included. A model may know more tokens than
+        its vocabulary names."""
         if self._tokenizer is None or token >= self._tokenizer.n_vocab:
             return b""
-        return self._tokenizer.shown_bytes(token)
+        return self._tokenizer.shown_bytes(token, marks)
 
-    def _read_all(self, requests: Sequence[_Request], params: SamplingParams) -> list[Completion]:
+    def _read_all(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
         """All at once; whatever interrupts one of them ends the others too."""
         with ExitStack() as stack:
             streams = [stack.enter_context(self._start(request, params)) for request in requests]

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "localllm"
 
 FLOORS = [
     {"errors", "config", "params", "messages", "bundled", "memory"},
-    {"engine", "engine.sequence"},
+    {"engine", "engine.sequence", "engine.pace"},
     {"engine.block_manager"},
     {"engine.scheduler"},
     {"engine.engine"},

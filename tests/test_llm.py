@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -143,9 +145,26 @@ def test_wrong_arguments_are_named(llm: LLM, prompt: object, sampling: dict[str,
         llm.generate(prompt, **sampling)
 
 
-def test_grammars_are_refused_by_name(llm: LLM) -> None:
-    with pytest.raises(UnsupportedError, match="grammar"):
-        llm.generate(TEXT, grammar="root ::= 'x'")
+def test_forms_hold_an_answer(llm: LLM) -> None:
+    done = llm.generate([TEXT, "a"], grammar='root ::= ("x" | "yy")+ "!"', max_tokens=100, seed=2)
+    assert all(re.fullmatch("(x|yy)+!", one.text) for one in done if one.finish_reason == "stop")
+    schema = {"enum": ["red", "green"]}
+    assert json.loads(llm.generate(TEXT, json_schema=schema).text) in schema["enum"]
+    assert json.loads(llm.generate(TEXT, json_schema=json.dumps(schema)).text) in schema["enum"]
+    assert asyncio.run(llm.agenerate(TEXT, json_schema=schema, seed=4)).text == (
+        llm.generate(TEXT, json_schema=schema, seed=4).text
+    )
+
+
+def test_forms_that_are_none_are_refused_by_name(llm: LLM) -> None:
+    with pytest.raises(InvalidArgument, match="grammar"):
+        llm.generate(TEXT, grammar="root ::= (")
+    with pytest.raises(InvalidArgument, match="json_schema"):
+        llm.generate(TEXT, json_schema={"type": "nothing"})
+    with pytest.raises(InvalidArgument, match="both"):
+        llm.generate(TEXT, json_schema={}, grammar="/x/")
+    with pytest.raises(InvalidArgument, match="ignore_eos"):
+        llm.generate(TEXT, json_schema={}, ignore_eos=True)
 
 
 def test_logprobs_and_greedy_tokens_are_those_of_the_logits(llm: LLM) -> None:

@@ -19,6 +19,7 @@ from localllm.errors import LocalLLMError
 COMMANDS = {
     "run": "localllm.cli.run:run",
     "bench": "localllm.cli.bench:bench",
+    "serve": "localllm.cli.serve:serve",
     "tokenize": "localllm.cli.tokenize:tokenize",
 }
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,8 +26,14 @@ WORTH_A_BAR = 256 << 20  # bytes not in memory yet; less comes before anybody wo
 _SPLIT = re.compile(r"-00001-of-(\d{5})\.gguf$")
 
 
-def load(model: str | None, device: DeviceOptions, chat_template: str | None) -> LLM:
-    """The model by its name; without one, the bundled model. chat_template is a file."""
+def load(
+    model: str | None,
+    device: DeviceOptions,
+    chat_template: str | None,
+    max_batch: int = 1,
+    **more: Any,
+) -> LLM:
+    """The model by its name; without one, the bundled model. chat_template is a file; `more` are options of LLM."""
     path = find(model)
     source = None if chat_template is None else read_text(chat_template)
     read_ahead(path)
@@ -40,8 +46,9 @@ def load(model: str | None, device: DeviceOptions, chat_template: str | None) ->
         context=device.context,
         device=device.device,
         kv_type=device.kv_type,
-        max_batch=1,
+        max_batch=max_batch,
         chat_template=source,
+        **more,
     )
 
 

@@ -18,10 +18,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from queue import SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from localllm.engine.pace import Pace
 from localllm.engine.scheduler import Scheduler
 from localllm.engine.sequence import FinishReason, Mask, Row, Sampled, Sequence, State
 from localllm.errors import ClosedError, DeviceError, ForkError, InvalidArgument, LocalLLMError, MemoryLimitError
@@ -63,20 +65,27 @@ class Stats:
     blocks_cached: int  # hold a prefix that may be met again, whether free or in use
 
 
+Receiver = Callable[[Sampled | None], None]  # of what one step gave a request; it must not raise
+
+
 class Handle:
     """The answer to one request while it is made: an iterator of Sampled, for one reader.
 
     `for` in any thread; or, if the request was submitted with a loop, `async for` in that loop. It ends with the
     answer, or raises the error that ended it. Used as a context manager it aborts the request when it is left early.
+    One submitted with a receiver is not iterated: the loop calls that with each Sampled, and with None at the end.
     """
 
-    def __init__(self, engine: Engine, seq: Sequence, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, engine: Engine, seq: Sequence, loop: asyncio.AbstractEventLoop | None, receiver: Receiver | None
+    ) -> None:
         self._engine = engine
         self.seq = seq
         self.loop = loop
         self.error: LocalLLMError | None = None
         self._queue: SimpleQueue[Sampled | None] = SimpleQueue()  # None is the end
-        self._async_queue = None if loop is None else _async_queue()
+        self._async_queue = None if loop is None or receiver is not None else _async_queue()
+        self._receiver = receiver
 
     @property
     def prompt_tokens(self) -> int:
@@ -152,15 +161,20 @@ def _async_queue() -> asyncio.Queue[Sampled | None]:
 
 def _put_all(batch: list[tuple[Handle, Sampled | None]]) -> None:
     for handle, item in batch:
-        if handle._async_queue is not None:
+        if handle._receiver is not None:
+            handle._receiver(item)
+        elif handle._async_queue is not None:
             handle._async_queue.put_nowait(item)
 
 
 class Engine:
     """Needs a pool that holds one sequence of `context` tokens, and a runner for steps of `step_tokens` tokens (or one
-    for each row, if that is more). Every method may be called from any thread."""
+    for each row, if that is more). Prompts add at most about `step_seconds` to the steps of running answers. Every
+    method may be called from any thread."""
 
-    def __init__(self, runner: Runner, scheduler: Scheduler, *, context: int, step_tokens: int) -> None:
+    def __init__(
+        self, runner: Runner, scheduler: Scheduler, *, context: int, step_tokens: int, step_seconds: float = inf
+    ) -> None:
         room = scheduler.blocks.n_blocks * scheduler.blocks.block_size
         if room < context:
             raise MemoryLimitError(f"the KV pool holds {room} tokens, but the context is {context} tokens")
@@ -170,12 +184,14 @@ class Engine:
         self._scheduler = scheduler
         self._context = context
         self._step_tokens = step_tokens
+        self._pace = Pace(step_seconds)
         self._handles: dict[Sequence, Handle] = {}
         self._computed_tokens = self._generated_tokens = 0
         self._scheduler_seconds = self._runner_seconds = 0.0
         self._wake = threading.Condition()
         self._inbox: deque[Callable[[], None]] = deque()
         self._closing = False
+        self.failure: Exception | None = None  # what ended the engine thread, if it was not close()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._live, name="localllm-engine", daemon=True)
         self._thread.start()
@@ -192,11 +208,14 @@ class Engine:
         choice: int = 0,
         stop_tokens: frozenset[int] = frozenset(),
         salt: bytes = b"",
+        client: str = "",
         mask: Mask | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        receiver: Receiver | None = None,
     ) -> Handle:
         """Start a request. The answer ends with one of `stop_tokens` (unless params.ignore_eos), after
-        params.max_tokens, or where the context ends. InvalidArgument if the prompt leaves no room for an answer."""
+        params.max_tokens, or where the context ends. Clients take turns. InvalidArgument if the prompt leaves no room
+        for an answer."""
         prompt = self._checked(tokens, self._context - 1)
         if wrong := [token for token in params.logit_bias if token >= self._runner.n_vocab]:
             raise InvalidArgument(f"logit_bias has token {wrong[0]}, but ids go from 0 to {self._runner.n_vocab - 1}")
@@ -208,9 +227,10 @@ class Engine:
             choice=choice,
             stop_tokens=frozenset() if params.ignore_eos else stop_tokens,
             salt=salt,
+            client=client,
             mask=mask,
         )
-        handle = Handle(self, seq, loop)
+        handle = Handle(self, seq, loop, receiver)
         self._post(partial(self._add, handle))
         return handle
 
@@ -302,7 +322,7 @@ class Engine:
     def _die(self, problem: Exception) -> None:
         """A defect of ours, and the scheduler is not to be trusted any more. But nobody may wait for ever."""
         with self._wake:
-            self._closing = True
+            self._closing, self.failure = True, problem
         while self._inbox:
             with suppress(Exception):
                 self._inbox.popleft()()
@@ -323,7 +343,8 @@ class Engine:
 
     def _step(self) -> None:
         started = perf_counter()
-        rows = self._scheduler.schedule(self._step_tokens)
+        decoding = self._scheduler.decoding
+        rows = self._scheduler.schedule(self._pace.budget(self._step_tokens, decoding))
         scheduled = perf_counter()
         try:
             sampled = self._runner.step(rows)
@@ -335,7 +356,9 @@ class Engine:
         self._scheduler.commit(rows, [drawn.token for drawn in sampled])
         self._scheduler_seconds += scheduled - started + perf_counter() - computed
         self._runner_seconds += computed - scheduled
-        self._computed_tokens += sum(row.count for row in rows)
+        tokens = sum(row.count for row in rows)
+        self._pace.learn(tokens, sum(row.count == 1 for row in rows), computed - scheduled)
+        self._computed_tokens += tokens
         self._generated_tokens += len(sampled)
         self._publish(rows, sampled)
 

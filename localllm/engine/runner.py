@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from array import array
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localllm.bindings import check, ffi, lib, text
-from localllm.engine.sequence import Row, Sampled, Sequence
+from localllm.engine.sequence import Mask, Row, Sampled, Sequence
 from localllm.params import SamplingParams
 
 
@@ -73,12 +74,20 @@ class Runner:
         self._batch = _Batch(config)
         self._sampling = ffi.new("ll_sampling[]", config.max_rows)
         self._prepared: WeakKeyDictionary[Sequence, _Prepared] = WeakKeyDictionary()
-        self._masks: NDArray[np.uint32] | None = None  # (max_rows, ceil(n_vocab / 32)), once someone has a mask
+        self._masks = np.zeros((0, 0), np.uint32)  # (max_rows, ceil(n_vocab / 32)), once someone has a mask
+        self._filler: ThreadPoolExecutor | None = None
 
     def step(self, rows: list[Row]) -> list[Sampled]:
-        """One drawn token for every row that samples, in their order."""
-        check(lib.ll_forward(self._handle, self._batch.fill(rows)))
-        return self._draw([row.seq for row in rows if row.samples])
+        """One drawn token for every row that samples, in their order. Masks are filled while the model computes: they
+        depend on the tokens so far alone."""
+        seqs = [row.seq for row in rows if row.samples]
+        filling = self._fill_masks(seqs)
+        try:
+            check(lib.ll_forward(self._handle, self._batch.fill(rows)))
+        finally:
+            if filling is not None:
+                filling.result()
+        return self._draw(seqs)
 
     def logits(self, tokens: array[int], blocks: list[int]) -> NDArray[np.float32]:
         """Logits (len(tokens), n_vocab) after each token of a text, whose KV goes to `blocks`."""
@@ -97,6 +106,15 @@ class Runner:
         found = ffi.new("ll_op_work[]", lib.LL_OPS)
         check(lib.ll_runner_work(self._handle, found))
         return [Work(text(op.name), op.calls, op.nanoseconds, op.multiply_adds, op.bytes) for op in found]
+
+    def _fill_masks(self, seqs: list[Sequence]) -> Future[None] | None:
+        masked = [(i, seq.mask) for i, seq in enumerate(seqs) if seq.mask is not None]
+        if not masked:
+            return None
+        if self._filler is None:
+            self._masks = np.zeros((self.config.max_rows, -(-self.n_vocab // 32)), np.uint32)
+            self._filler = ThreadPoolExecutor(1, "localllm-masks")
+        return self._filler.submit(_fill, self._masks, masked)
 
     def _draw(self, seqs: list[Sequence]) -> list[Sampled]:
         if not seqs:
@@ -130,10 +148,12 @@ class Runner:
             entry.history = ffi.cast("int32_t *", seq.tokens.buffer_info()[0])  # stays put until the next append
             entry.n_history, entry.n_prompt = len(seq.tokens), seq.prompt_length
         if seq.mask is not None:
-            if self._masks is None:
-                self._masks = np.zeros((self.config.max_rows, -(-self.n_vocab // 32)), np.uint32)
-            seq.mask.fill(memoryview(self._masks[i]).cast("B"))
             entry.mask = _pointer("uint32_t *", self._masks[i])
+
+
+def _fill(bits: NDArray[np.uint32], masks: list[tuple[int, Mask]]) -> None:
+    for i, mask in masks:
+        mask.fill(memoryview(bits[i]).cast("B"))
 
 
 class _Batch:

@@ -5,21 +5,26 @@ lets every sequence catch up as far as the step's budget of tokens goes. One tha
 gets it: that is decoding. Those further behind share what is left, first come first served: that is chunked prefill.
 Prefix-cache hits and preemption only move `computed`.
 
-All sequences stand in one order, by rank: class first (0 high, 1 normal, 2 low), then arrival. Who needs room may
-take it from those that rank below, lowest first, and nobody is admitted past one that waits for room: so the very
-first of the order always gets on. Lest a lower class wait for ever, the eldest of all sequences moves to the high
-class once it has not advanced for `patience` steps.
+All sequences stand in one order, by rank: class first (0 high, 1 normal, 2 low), then turn, then arrival. Turns make
+clients equal: each of a client's requests takes a later turn than its last, and a new client's first the turn that is
+being served, so who asks once does not wait for who asked a hundred times (start-time fair queueing, Goyal et al.
+1996, at equal costs). Who needs room may take it from those that rank below, lowest first, and nobody is admitted past
+one that waits for room: so the very first of the order always gets on. Lest a lower class wait for ever, the eldest of
+all sequences moves to the high class once it has not advanced for `patience` steps.
 
 The pool must hold any one sequence at its full length.
 """
 
+import sys
 from bisect import bisect, insort
+from collections import Counter
 from itertools import count as counter
 from operator import attrgetter
 
 from localllm.engine.block_manager import BlockManager
 from localllm.engine.sequence import FinishReason, Row, Sequence, State
 
+MOST_CLIENTS = 1000  # remembered while they ask for nothing
 _rank = attrgetter("rank")
 
 
@@ -32,12 +37,14 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.unfinished: dict[int, Sequence] = {}  # both of them by arrival, eldest first
         self.arrivals = counter()
+        self.clock: Counter[int] = Counter()  # by class: the latest turn that was admitted
+        self.turns: dict[tuple[int, str], int] = {}  # by class and client: the turn of its next request
         self.steps = self.preemptions = self.recomputed_blocks = self.cached_tokens = 0
 
     def add(self, seq: Sequence) -> None:
-        seq.rank = (seq.params.priority, next(self.arrivals))
+        seq.rank = (seq.params.priority, self._turn(seq.params.priority, seq.client), next(self.arrivals))
         seq.advanced = self.steps
-        self.unfinished[seq.rank[1]] = seq
+        self.unfinished[seq.rank[-1]] = seq
         insort(self.waiting, seq, key=_rank)
 
     def schedule(self, budget: int) -> list[Row]:
@@ -51,7 +58,8 @@ class Scheduler:
         spare = max(1, budget - len(decoding))
         admitting = True
 
-        for seq in sorted(self.running + self.waiting[: self.max_rows], key=_rank):
+        order = sorted(self.running + self.waiting[: self.max_rows], key=_rank)
+        for seq, least_behind in zip(order, _least_behind(order), strict=True):
             if seq.state is State.WAITING:  # possibly preempted a moment ago
                 admitting = admitting and spare > 0 and self._admit(seq)
                 if not admitting:
@@ -59,6 +67,8 @@ class Scheduler:
             if seq.pending > 1 and self.blocks.share(seq) in filling:
                 continue  # a row above computes its next block, which it will share in the next step
             count = min(seq.pending, 1 if seq in decoding else spare)
+            if least_behind < seq.pending > spare:
+                count = (count + 1) // 2
             if count == 0:
                 continue
             if lacking := self.blocks.lacking(seq, seq.computed + count):
@@ -104,7 +114,7 @@ class Scheduler:
         if seq.state is not State.FINISHED:
             self._queue(seq).remove(seq)
             self.blocks.drop(seq)
-            del self.unfinished[seq.rank[1]]
+            del self.unfinished[seq.rank[-1]]
             seq.state, seq.finish_reason = State.FINISHED, reason
 
     def borrow(self, count: int) -> list[int]:
@@ -112,6 +122,22 @@ class Scheduler:
         while len(self.blocks.free) < count:
             self._preempt(self.running[-1])
         return self.blocks.allocate(count)
+
+    @property
+    def decoding(self) -> int:
+        """How many are a single token behind."""
+        return sum(seq.pending == 1 for seq in self.running)
+
+    def _turn(self, priority: int, client: str) -> int:
+        if not self.unfinished:
+            self.turns.clear()
+            self.clock.clear()
+        elif len(self.turns) > MOST_CLIENTS:
+            waiting = {(seq.params.priority, seq.client) for seq in self.unfinished.values()}
+            self.turns = {key: turn for key, turn in self.turns.items() if key in waiting}
+        turn = max(self.clock[priority], self.turns.get((priority, client), 0))
+        self.turns[priority, client] = turn + 1
+        return turn
 
     def _admit(self, seq: Sequence) -> bool:
         """Let a waiting sequence run if there is room for all of its tokens, besides a block for each sequence above,
@@ -122,6 +148,7 @@ class Scheduler:
             self.blocks.drop(seq)
             return False
         self._move(seq, State.RUNNING, seq.rank)
+        self.clock[seq.rank[0]] = max(self.clock[seq.rank[0]], seq.rank[1])
         return True
 
     def _make_room(self, seq: Sequence, blocks: int, rows: int = 0) -> bool:
@@ -143,12 +170,22 @@ class Scheduler:
     def _promote_eldest(self) -> None:
         eldest = next(iter(self.unfinished.values()), None)
         if eldest and eldest.rank[0] > 0 and self.steps - eldest.advanced > self.patience:
-            self._move(eldest, eldest.state, (0, eldest.rank[1]))
+            self._move(eldest, eldest.state, (0, 0, eldest.rank[-1]))
 
-    def _move(self, seq: Sequence, state: State, rank: tuple[int, int]) -> None:
+    def _move(self, seq: Sequence, state: State, rank: tuple[int, int, int]) -> None:
         self._queue(seq).remove(seq)
         seq.state, seq.rank = state, rank
         insort(self._queue(seq), seq, key=_rank)
 
     def _queue(self, seq: Sequence) -> list[Sequence]:
         return self.running if seq.state is State.RUNNING else self.waiting
+
+
+def _least_behind(order: list[Sequence]) -> list[int]:
+    """For each, how few tokens one behind it is short of, of those that are short of several."""
+    least, found = sys.maxsize, []
+    for seq in reversed(order):
+        found.append(least)
+        if seq.pending > 1:
+            least = min(least, seq.pending)
+    return found[::-1]

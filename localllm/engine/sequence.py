@@ -40,12 +40,13 @@ class Sequence:
     choice: int = 0  # which of a request's answers: (seed, choice, position) names each random number
     stop_tokens: frozenset[int] = frozenset()
     salt: bytes = b""  # cached blocks are shared only among sequences of the same salt
+    client: str = ""  # whose it is: clients take turns
     mask: Mask | None = None
 
     prompt_length: int = field(init=False)
     state: State = field(init=False, default=State.WAITING)
     finish_reason: FinishReason | None = field(init=False, default=None)
-    rank: tuple[int, int] = field(init=False, default=(0, 0))  # (class, arrival): smaller goes first
+    rank: tuple[int, int, int] = field(init=False, default=(0, 0, 0))  # (class, turn, arrival): smaller goes first
     computed: int = field(init=False, default=0)  # tokens[:computed] have their keys and values in `blocks`
     reached: int = field(init=False, default=0)  # the highest `computed` of any step; preemption does not lower it
     advanced: int = field(init=False, default=0)  # the step in which `reached` last rose

@@ -56,6 +56,8 @@ class ReasoningSplitter:
 
     def push(self, text: str) -> list[Piece]:
         """The pieces that are certain now."""
+        if self._state == "answer" and not (self._fresh or self._held):
+            return [Piece(text, False)] if text else []
         self._held += text
         pieces: list[Piece] = []
         while self._step(pieces):

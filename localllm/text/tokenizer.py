@@ -47,6 +47,7 @@ class Tokenizer:
         self._vocab = vocab.read(metadata)
         self._encoder = build.encoder(self._vocab)
         self._finder, self._found_ids = build.finder(self._vocab)
+        self._spelled: dict[int, bytes] = {}  # token_bytes() of the ids that were asked for
         self.n_vocab = len(self._vocab.tokens)
         self.bos_id, self.eos_id, self.eog_ids = self._vocab.bos_id, self._vocab.eos_id, self._vocab.end_ids
         self.adds_bos, self.adds_eos = bool(self._vocab.prefix), bool(self._vocab.suffix)
@@ -104,6 +105,12 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes of a token; of a special one, its name. Raises InvalidArgument for an id out of range."""
+        known = self._spelled.get(token_id)
+        if known is None:
+            known = self._spelled[token_id] = self._spell(token_id)
+        return known
+
+    def _spell(self, token_id: int) -> bytes:
         if not 0 <= token_id < self.n_vocab:
             raise InvalidArgument(f"token id: expected 0 to {self.n_vocab - 1}, found {token_id}")
         token, kind = self._vocab.tokens[token_id], self._vocab.types[token_id]
@@ -118,10 +125,12 @@ class Tokenizer:
         except KeyError:  # not spelled in the alphabet of bytes: the text itself
             return token.encode()
 
-    def shown_bytes(self, token_id: int) -> bytes:
-        """token_bytes() for text that people read: special tokens are hidden, save the marks of reasoning."""
+    def shown_bytes(self, token_id: int, marks: frozenset[str] = frozenset()) -> bytes:
+        """token_bytes() for text that people read: special tokens are hidden, save `marks` and those of reasoning."""
         piece = self.token_bytes(token_id)
-        return b"" if self.is_special(token_id) and piece.decode() not in MARKERS else piece
+        if token_id not in self._vocab.hidden or (name := piece.decode()) in MARKERS or name in marks:
+            return piece
+        return b""
 
     def is_special(self, token_id: int) -> bool:
         """Whether text can become this token only where special tokens are parsed."""

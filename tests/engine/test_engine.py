@@ -452,3 +452,26 @@ def test_a_reader_can_be_interrupted_and_a_process_ends_without_close() -> None:
     root = Path(__file__).parent.parent.parent
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+def test_a_receiver_is_called_in_the_loop_with_each_token_and_the_end(world: World) -> None:
+    async def ask() -> tuple[list[Sampled | None], set[int]]:
+        got: list[Sampled | None] = []
+        threads: set[int] = set()
+        ended = asyncio.Event()
+
+        def receive(item: Sampled | None) -> None:
+            got.append(item)
+            threads.add(threading.get_ident())
+            if item is None:
+                ended.set()
+
+        world.engine.submit([1, 2, 3], SamplingParams(max_tokens=6), loop=asyncio.get_running_loop(), receiver=receive)
+        await ended.wait()
+        return got, threads
+
+    got, threads = asyncio.run(ask())
+    expected = oracle(Sequence(array("i", [1, 2, 3]), SamplingParams(max_tokens=6), max_length=9))
+    assert [item.token for item in got if item] == expected and got[-1] is None and len(got) == 7
+    assert threads == {threading.get_ident()}
+    world.check_nothing_left()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 from collections.abc import Iterable
 
@@ -17,10 +18,12 @@ def scheduler(n_blocks: int = 100, max_rows: int = 8, prefix_cache: bool = True,
     return Scheduler(BlockManager(n_blocks, BLOCK, prefix_cache), max_rows, patience)
 
 
-def sequence(tokens: Iterable[int], max_tokens: int = 10, priority: int = 1, salt: bytes = b"") -> Sequence:
+def sequence(
+    tokens: Iterable[int], max_tokens: int = 10, priority: int = 1, salt: bytes = b"", client: str = ""
+) -> Sequence:
     prompt = array("i", tokens)
     params = SamplingParams(priority=priority)
-    return Sequence(prompt, params, max_length=len(prompt) + max_tokens, salt=salt)
+    return Sequence(prompt, params, max_length=len(prompt) + max_tokens, salt=salt, client=client)
 
 
 def distinct(number: int, length: int) -> list[int]:
@@ -269,3 +272,79 @@ def test_borrowed_blocks_come_from_the_least_important() -> None:
     while target.unfinished:
         step(target)
     assert [len(seq.tokens) for seq in seqs] == [18, 18, 18]
+
+
+def served(target: Scheduler) -> list[str]:
+    """Whose requests are served from now on; each must end in its first step."""
+    order: list[str] = []
+    while target.unfinished:
+        order += [row.seq.client for row in step(target)]
+    return order
+
+
+def test_clients_take_turns() -> None:
+    target = scheduler(max_rows=1)
+    add(target, *[sequence(distinct(i, 3), 1, client="g") for i in range(6)])
+    step(target)
+    add(target, *[sequence(distinct(i, 3), 1, client="m") for i in range(10, 12)])
+    add(target, sequence(distinct(20, 3), 1, client="t"))
+    assert "".join(served(target)) == "mtgmgggg"
+
+
+def test_who_was_away_gets_no_credit_and_no_debt() -> None:
+    target = scheduler(max_rows=1)
+    add(target, *[sequence(distinct(i, 3), 1, client="one") for i in range(50)])
+    while target.unfinished:
+        step(target)
+    add(target, *[sequence(distinct(i, 3), 1, client=name) for i, name in enumerate(("one", "new", "one", "new"))])
+    assert served(target) == ["one", "new", "one", "new"]
+
+
+def test_one_client_is_first_come_first_served() -> None:
+    target = scheduler(max_rows=1)
+    seqs = [sequence(distinct(i, 3), 1) for i in range(5)]
+    add(target, *seqs)
+    ended = []
+    while target.unfinished:
+        ended += [row.seq for row in step(target)]
+    assert ended == seqs
+
+
+def test_clients_that_have_gone_are_forgotten() -> None:
+    target = scheduler(n_blocks=1000, max_rows=2)
+    add(target, sequence(distinct(99, 3), 10**6, client="stays"))
+    for i in range(3000):
+        target.add(sequence(distinct(i % 7, 3), 1, client=f"client {i}"))
+        target.commit(target.schedule(100), [7, 7])
+    assert len(target.turns) <= 1002 and len(target.unfinished) == 1
+
+
+def test_a_long_prompt_leaves_half_to_a_shorter_one_behind_it() -> None:
+    target = scheduler()
+    long, short, longer = sequence(distinct(0, 40)), sequence(distinct(1, 4)), sequence(distinct(2, 60))
+    add(target, long, short, longer)
+    assert counts(step(target, budget=8)) == [(long, 4), (short, 4)]
+    assert counts(step(target, budget=9)) == [(long, 8), (short, 1)]
+
+
+def test_equal_prompts_do_not_halve() -> None:
+    target = scheduler()
+    seqs = [sequence(distinct(i, 20)) for i in range(3)]
+    add(target, *seqs)
+    assert counts(step(target, budget=8)) == [(seqs[0], 8)]
+    assert counts(step(target, budget=8)) == [(seqs[0], 8)]
+
+
+def test_hardly_any_memory_holds_no_token() -> None:
+    """Of 32 growing sequences of 64 to 2,000 tokens, over all steps: published figures for contiguous allocators are
+    18 to 30 %, for PagedAttention 70 to 89 % (Kwon et al. 2023, figure 2)."""
+    rng = random.Random(3)
+    target = Scheduler(BlockManager(8000, 16), max_rows=32)
+    lengths = [rng.randrange(64, 2001) for _ in range(32)]
+    add(target, *[sequence(distinct(i, n // 2), n - n // 2) for i, n in enumerate(lengths)])
+    held = slots = 0
+    while target.unfinished:
+        target.commit(rows := target.schedule(512), [7] * sum(row.samples for row in rows))
+        held += sum(seq.computed for seq in target.running)
+        slots += 16 * (target.blocks.n_blocks - len(target.blocks.free))
+    assert held / slots >= 0.97

@@ -43,6 +43,7 @@ def random_sequences(rng: random.Random, count: int, context: int) -> list[Seque
                 choice=choice,
                 stop_tokens=frozenset(rng.sample(range(VOCABULARY), rng.choice((0, 0, 1)))),
                 salt=salt,
+                client=rng.choice(("", "", "a", "b")),
             )
         )
     return sequences

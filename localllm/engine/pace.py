@@ -1,0 +1,50 @@
+"""How many tokens a step may have, so that nobody whose answer is being written waits long for the next word.
+
+What a step takes beyond a step without prompts is about proportional to the tokens that it has more; both are learnt
+from the steps that were run. (Where many answers are written there are hardly any steps without prompts: a next token
+of an answer is then taken to cost what one of a prompt does.) While answers are written, prompts may add `target`
+seconds to a step. Without an answer being written nobody waits for its next word, so they may take PATIENCE times as
+much.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+PATIENCE = 4
+LEAST = 8  # tokens: even if a step takes far too long, prompts get on
+FIRST = 32  # tokens of prompts in a step, while nothing is known
+_LEARN = 0.3  # how much a new measurement counts
+
+
+class Pace:
+    """target: seconds, or infinity to let every step be as large as it can."""
+
+    def __init__(self, target: float = inf) -> None:
+        self.target = target
+        self.plain: float | None = None  # seconds of a step without prompts
+        self.plain_tokens = 0.0  # how many tokens such a step had
+        self.each: float | None = None  # more seconds for a token more
+
+    def budget(self, most: int, decoding: int) -> int:
+        """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers."""
+        if self.target == inf:
+            return most
+        target = self.target if decoding else PATIENCE * self.target
+        room = FIRST if self.each is None else max(LEAST, int(target / self.each))
+        return min(most, decoding + room)
+
+    def learn(self, tokens: int, decoding: int, seconds: float) -> None:
+        """A step with so many tokens took so long."""
+        more = tokens - self.plain_tokens
+        if tokens == decoding:
+            self.plain_tokens = _mix(None if self.plain is None else self.plain_tokens, tokens)
+            self.plain = _mix(self.plain, seconds)
+        elif more >= LEAST:
+            self.each = _mix(self.each, max(seconds - (self.plain or 0.0), 0.1 * seconds) / more)
+        elif self.each is None:
+            self.each = seconds / tokens
+
+
+def _mix(old: float | None, new: float) -> float:
+    return new if old is None else old + _LEARN * (new - old)

@@ -1,0 +1,61 @@
+"""The ASGI application: routes, and what becomes of errors."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from localllm.errors import LocalLLMError
+from localllm.server.access_log import AccessLog
+from localllm.server.endpoints import Endpoints
+from localllm.server.guard import Guard
+from localllm.server.health import Health
+from localllm.server.openapi import openapi
+from localllm.server.problems import Problem, as_problem
+from localllm.server.service import Service
+
+
+def make_app(service: Service) -> ASGIApp:
+    endpoints, health = Endpoints(service), Health(service)
+    routes = [
+        Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
+        Route("/v1/completions", endpoints.completions, methods=["POST"]),
+        Route("/v1/models", endpoints.models, methods=["GET"]),
+        Route("/v1/models/{name:path}", endpoints.model, methods=["GET"]),
+        Route("/tokenize", endpoints.tokenize, methods=["POST"]),
+        Route("/detokenize", endpoints.detokenize, methods=["POST"]),
+        Route("/health", health.health, methods=["GET"]),
+        Route("/metrics", service.metrics.metrics, methods=["GET"]),
+        Route("/openapi.json", openapi, methods=["GET"]),
+    ]
+    handlers = {HTTPException: _wrong_route, Problem: _failed, LocalLLMError: _failed, ClientDisconnect: _left,
+                Exception: _failed}  # fmt: skip
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    options = service.options
+    guarded = Guard(app, options.api_key, options.allow_origin, any_host=not service.on_loopback)
+    return AccessLog(guarded, partial(print, flush=True)) if options.access_log else guarded
+
+
+async def _wrong_route(http: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    said = f"there is no {http.method} {http.url.path[:200]!r} here"
+    return _reply(Problem(status, said, code="method_not_allowed" if status == 405 else "not_found"))
+
+
+async def _failed(http: Request, error: Exception) -> Response:
+    return _reply(as_problem(error))
+
+
+async def _left(http: Request, error: Exception) -> Response:
+    return Response(status_code=408)  # which nobody will read
+
+
+def _reply(problem: Problem) -> Response:
+    return Response(problem.body, problem.status, problem.headers, "application/json")

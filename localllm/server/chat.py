@@ -1,0 +1,152 @@
+"""/v1/chat/completions: what a chat request asks of the engine, and how its answer is told."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+from msgspec import UNSET
+
+from localllm.messages import Message as ChatMessage
+from localllm.server import wire
+from localllm.server.job import Job, Piece
+from localllm.server.problems import invalid
+from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
+from localllm.server.service import Service
+from localllm.text.tools import Call, call_schema
+
+
+def _call_id() -> str:
+    """Nine letters and digits: all that Mistral's templates take."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
+
+
+def conversation(request: ChatRequest, template: str) -> list[ChatMessage]:
+    """The messages as chat templates read them. A developer's are the system's, unless the template knows better."""
+    messages: list[ChatMessage] = []
+    for message in request.messages:
+        plain: dict[str, Any] = msgspec.to_builtins(message)
+        if isinstance(message.content, list):
+            plain["content"] = "".join(part.text for part in message.content)
+        if plain["role"] == "developer" and "developer" not in template:
+            plain["role"] = "system"
+        messages.append(cast(ChatMessage, plain))
+    return messages
+
+
+class ChatWords:
+    """How the answers of a chat are told. One for each request."""
+
+    prefix = "chatcmpl-"
+
+    def __init__(self, service: Service, request: ChatRequest) -> None:
+        self._service, self._request = service, request
+        self._head = (self.prefix + secrets.token_hex(12), int(time.time()), service.model_id)
+        self._usage = request.stream_options is not UNSET and request.stream_options.include_usage
+        self._begun: set[int] = set()
+
+    def events(self, pieces: Sequence[Piece]) -> bytes:
+        return b"".join([self._event(piece) for piece in pieces])
+
+    def last(self, job: Job) -> bytes:
+        identity, created, model = self._head
+        if not self._usage:
+            return wire.DONE
+        chunk = wire.Chunk(identity, "chat.completion.chunk", created, model, [], wire.usage(job), wire.timings(job))
+        return wire.event(chunk) + wire.DONE
+
+    def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes:
+        identity, created, model = self._head
+        choices = [self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces))]
+        reply = wire.Chunk(identity, "chat.completion", created, model, choices, wire.usage(job), wire.timings(job))
+        return wire.encode(reply)
+
+    def _event(self, piece: Piece) -> bytes:
+        identity, created, model = self._head
+        delta = wire.Delta()
+        if piece.choice not in self._begun:
+            self._begun.add(piece.choice)
+            delta.role = "assistant"
+        if piece.reasoning:
+            delta.reasoning_content = piece.reasoning
+        if piece.calls:
+            delta.tool_calls = self._calls(piece.calls)
+        if piece.text or (piece.sampled is not None and not piece.reasoning and not piece.calls):
+            delta.content = piece.text
+        choice = wire.ChatChunkChoice(piece.choice, delta, self._logprobs([piece]), piece.finish or None)
+        usage = None if self._usage else UNSET
+        return wire.event(wire.Chunk(identity, "chat.completion.chunk", created, model, [choice], usage))
+
+    def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.ChatChoice:
+        reasoning = "".join(piece.reasoning for piece in pieces)
+        text = "".join(piece.text for piece in pieces)
+        calls = [call for piece in pieces for call in piece.calls]
+        message = wire.Message("assistant", text if text or not calls else None, reasoning or UNSET)
+        if calls:
+            message.tool_calls = self._calls(calls)
+        return wire.ChatChoice(index, message, self._logprobs(pieces), pieces[-1].finish)
+
+    def _calls(self, calls: Sequence[Call]) -> list[wire.ToolCall]:
+        kept = calls if self._request.parallel_tool_calls else calls[:1]
+        return [
+            wire.ToolCall(i, _call_id(), wire.FunctionCall(call.name, call.arguments)) for i, call in enumerate(kept)
+        ]
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> wire.Logprobs | None:
+        if not self._request.logprobs:
+            return None
+        known = [piece.sampled for piece in pieces if piece.sampled is not None]
+        if not known:
+            return None
+        return wire.Logprobs([wire.token_logprob(sampled, self._service.token_bytes) for sampled in known])
+
+
+def check(request: ChatRequest) -> None:
+    """What no single field can tell."""
+    if request.top_logprobs is not UNSET and not request.logprobs:
+        raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
+    limits = {x for x in (request.max_tokens, request.max_completion_tokens) if x is not UNSET}
+    if len(limits) > 1:
+        raise invalid("max_tokens and max_completion_tokens are the same limit: give one", "max_completion_tokens")
+    names = [tool.function.name for tool in request.tools]
+    if len(set(names)) < len(names):
+        raise invalid("tools: two functions have the same name", "tools")
+    chosen = request.tool_choice
+    if isinstance(chosen, NamedChoice) and chosen.function.name not in names:
+        raise invalid(f"tool_choice: there is no function {chosen.function.name!r} in tools", "tool_choice")
+    if chosen == "required" and not names:
+        raise invalid("tool_choice required needs tools", "tool_choice")
+    if tools_of(request) and form_of(request):
+        raise invalid("response_format cannot be given with tools that may be called", "response_format")
+
+
+def tools_of(request: ChatRequest) -> list[dict[str, Any]]:
+    """The functions that the answer may call, as templates read them."""
+    return [] if request.tool_choice == "none" else [_plain(tool) for tool in request.tools]
+
+
+def _plain(tool: Tool) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(tool)
+    plain["function"].setdefault("parameters", {"type": "object", "properties": {}})
+    del plain["function"]["strict"]
+    return plain
+
+
+def form_of_answer(request: ChatRequest) -> dict[str, Any]:
+    """What the answer is held to: its format, or a call where one is required."""
+    tools = tools_of(request)
+    if isinstance(request.tool_choice, NamedChoice):
+        tools = [tool for tool in tools if tool["function"]["name"] == request.tool_choice.function.name]
+    elif request.tool_choice != "required":
+        return form_of(request)
+    return {"json_schema": call_schema(tools)}
+
+
+def logprobs_of(request: ChatRequest) -> int | None:
+    if not request.logprobs:
+        return None
+    return 0 if request.top_logprobs is UNSET else request.top_logprobs

@@ -1,0 +1,58 @@
+"""/v1/completions: how the continuations of prompts are told."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+from msgspec import UNSET
+
+from localllm.server import wire
+from localllm.server.job import Job, Piece
+from localllm.server.requests import CompletionRequest
+from localllm.server.service import Service
+
+DEFAULT_MAX_TOKENS = 16
+
+
+class TextWords:
+    """How continuations are told: reasoning is text like any other here. One for each request."""
+
+    def __init__(self, service: Service, request: CompletionRequest) -> None:
+        self._service, self._request = service, request
+        self._head = ("cmpl-" + secrets.token_hex(12), "text_completion", int(time.time()), service.model_id)
+        self._usage = request.stream_options is not UNSET and request.stream_options.include_usage
+        self._offsets: dict[int, int] = {}  # characters told so far, by choice
+
+    def events(self, pieces: Sequence[Piece]) -> bytes:
+        usage = None if self._usage else UNSET
+        return b"".join([wire.event(wire.Chunk(*self._head, [self._choice(p.choice, [p])], usage)) for p in pieces])
+
+    def last(self, job: Job) -> bytes:
+        if not self._usage:
+            return wire.DONE
+        return wire.event(wire.Chunk(*self._head, [], wire.usage(job), wire.timings(job))) + wire.DONE
+
+    def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes:
+        choices = [self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces))]
+        return wire.encode(wire.Chunk(*self._head, choices, wire.usage(job), wire.timings(job)))
+
+    def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.TextChoice:
+        logprobs = None if self._request.logprobs is UNSET else self._logprobs(index, pieces)
+        text = "".join(piece.text for piece in pieces)
+        return wire.TextChoice(index, text, logprobs, pieces[-1].finish or None)
+
+    def _logprobs(self, index: int, pieces: Sequence[Piece]) -> wire.TextLogprobs:
+        told = wire.TextLogprobs([], [], [], [])
+        for piece in pieces:
+            offset = self._offsets.get(index, 0)
+            self._offsets[index] = offset + len(piece.text)
+            if piece.sampled is None:
+                continue
+            entry = wire.token_logprob(piece.sampled, self._service.token_bytes)
+            told.tokens.append(entry.token)
+            told.token_logprobs.append(entry.logprob)
+            told.top_logprobs.append({top.token: top.logprob for top in entry.top_logprobs})
+            told.text_offset.append(offset)
+        return told

@@ -1,0 +1,172 @@
+"""The routes under /v1 and beside it: from a body to a checked request, from there to an answer."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from msgspec import UNSET, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from localllm.errors import InvalidArgument, TemplateError
+from localllm.llm import Request as Prepared
+from localllm.messages import Message
+from localllm.params import SamplingParams
+from localllm.server import chat, requests, strict_json, wire
+from localllm.server.body import read_body
+from localllm.server.completions import DEFAULT_MAX_TOKENS, TextWords
+from localllm.server.exchange import Exchange
+from localllm.server.guard import CLIENT
+from localllm.server.job import Job
+from localllm.server.problems import invalid
+from localllm.server.service import Service
+
+R = TypeVar("R", bound=Struct)
+INLINE = 64 << 10  # bytes of a body that is read at once
+MOST_CHOICES = 128  # of one request: prompts times n
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "seed",
+            "stop", "ignore_eos", "priority")  # fmt: skip
+
+
+class Endpoints:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._llm = service.llm
+
+    async def chat(self, http: Request) -> Exchange:
+        request = await self._read(http, requests.ChatRequest)
+        chat.check(request)
+        most = request.max_tokens if request.max_completion_tokens is UNSET else request.max_completion_tokens
+        form = chat.form_of_answer(request)
+        params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request), form)
+        tools = chat.tools_of(request)
+        messages = chat.conversation(request, self._llm.template_source)
+        self._service.admit(request.n)
+        prompt = await self._constrain(await self._prepare(messages, "messages", tools or None), params)
+        words = chat.ChatWords(self._service, request)
+        return self._exchange(http, request, [prompt], params, words, [tool["function"]["name"] for tool in tools])
+
+    async def completions(self, http: Request) -> Exchange:
+        request = await self._read(http, requests.CompletionRequest)
+        prompts = requests.prompts_of(request)
+        if len(prompts) * request.n > MOST_CHOICES:
+            raise invalid(f"{len(prompts)} prompts times n {request.n} are more than {MOST_CHOICES} answers", "prompt")
+        logprobs = None if request.logprobs is UNSET else request.logprobs
+        most = DEFAULT_MAX_TOKENS if request.max_tokens is UNSET else request.max_tokens
+        params = self._params(request, most, logprobs, requests.form_of(request))
+        self._service.admit(len(prompts) * request.n)
+        prepared = [await self._constrain(await self._prepare(prompt, "prompt"), params) for prompt in prompts]
+        return self._exchange(http, request, prepared, params, TextWords(self._service, request))
+
+    async def models(self, http: Request) -> Response:
+        return _json({"object": "list", "data": [self._model()]})
+
+    async def model(self, http: Request) -> Response:
+        self._service.check_model(http.path_params["name"])
+        return _json(self._model())
+
+    async def tokenize(self, http: Request) -> Response:
+        request = await self._read(http, requests.TokenizeRequest)
+        arguments = (request.content, request.add_special, request.parse_special)
+        return _json({"tokens": await self._service.aside_one_by_one(self._llm.tokenize, *arguments)})
+
+    async def detokenize(self, http: Request) -> Response:
+        request = await self._read(http, requests.DetokenizeRequest)
+        self._check_ids(request.tokens, "tokens")
+        return _json({"content": await self._service.aside_one_by_one(self._llm.detokenize, request.tokens)})
+
+    def _model(self) -> dict[str, Any]:
+        llm = self._llm
+        about = {"name": llm.name, "context": llm.context, "n_vocab": llm.n_vocab, "bytes": llm.plan.weight_bytes}
+        return {
+            "id": self._service.model_id, "object": "model", "created": self._service.created, "owned_by": "local",
+            "meta": about,
+        }  # fmt: skip
+
+    async def _read(self, http: Request, kind: type[R]) -> R:
+        body = await read_body(http)
+        if len(body) < INLINE:
+            request = requests.read(kind, strict_json.parse(body))
+        else:  # others' streams go on meanwhile
+            request = await self._service.aside_one_by_one(lambda: requests.read(kind, strict_json.parse(body)))
+        self._service.check_model(request.model)  # type: ignore[attr-defined]
+        return request
+
+    async def _prepare(self, prompt: str | list[int] | list[Message], param: str, tools: Any = None) -> Prepared:
+        """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
+        self._check_size(prompt, param)
+        try:
+            prepared = await self._service.aside(self._llm.prepare, prompt, tools)
+        except (InvalidArgument, TemplateError) as error:
+            raise invalid(str(error), param) from None
+        self._check_length(len(prepared.tokens), param)
+        self._check_ids(prepared.tokens, param)
+        return prepared
+
+    async def _constrain(self, prepared: Prepared, params: SamplingParams) -> Prepared:
+        try:
+            return await self._service.aside(self._llm.constrain, prepared, params)
+        except InvalidArgument as error:
+            param = "tools" if prepared.formats else "response_format"
+            raise invalid(f"{param}: {error}", param) from None
+
+    def _params(
+        self, request: Any, max_tokens: int | None, logprobs: int | None, form: dict[str, Any]
+    ) -> SamplingParams:
+        if form and request.ignore_eos:
+            raise invalid("ignore_eos cannot be given where the form of an answer decides its end", "ignore_eos")
+        given = {name: value for name in SAMPLING if (value := getattr(request, name)) is not UNSET}
+        if request.logit_bias is not UNSET:
+            given["logit_bias"] = self._bias(request.logit_bias)
+        return self._llm.sampling(max_tokens=max_tokens, logprobs=logprobs, **given, **form)
+
+    def _bias(self, bias: dict[str, float]) -> dict[int, float]:
+        for key in bias:
+            if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < self._llm.n_vocab):
+                raise invalid(
+                    f"logit_bias: {key[:40]!r} is no token id from 0 to {self._llm.n_vocab - 1}", "logit_bias"
+                )
+        return {int(key): value for key, value in bias.items()}
+
+    def _check_length(self, tokens: int, param: str) -> None:
+        if not 0 < tokens < self._llm.context:
+            raise invalid(
+                f"the prompt has {tokens} tokens, but must have from 1 to {self._llm.context - 1} in a context of "
+                f"{self._llm.context}",
+                param,
+                "context_length_exceeded" if tokens else "invalid_value",
+            )
+
+    def _check_size(self, prompt: str | list[int] | list[Message], param: str) -> None:
+        """Refuses at once what would take long to render and encode, and cannot have room."""
+        texts = [prompt] if isinstance(prompt, str) else [m.get("content") or "" for m in prompt if isinstance(m, dict)]
+        least = sum(map(len, texts)) // self._service.longest_token
+        if least >= self._llm.context:
+            raise invalid(
+                f"the prompt has more than {least} tokens, but must have at most {self._llm.context - 1}",
+                param,
+                "context_length_exceeded",
+            )
+
+    def _check_ids(self, ids: Any, param: str) -> None:
+        if ids and max(ids) >= self._llm.n_vocab:
+            raise invalid(f"{param}: token ids go from 0 to {self._llm.n_vocab - 1}, found {max(ids)}", param)
+
+    def _exchange(
+        self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any, functions: Any = ()
+    ) -> Exchange:
+        """Clients are told apart by their key, else by their connection. What one key's prompts left in the cache
+        another's must not find: how long an answer takes would tell."""
+        key = http.scope[CLIENT]
+        client = key or "{}:{}".format(*(http.client or ("", 0)))
+        salt = f"{key}\0{request.cache_salt}".encode() if key or request.cache_salt else b""
+
+        def begin() -> Job:
+            self._service.admit(len(prompts) * request.n)  # others may have come while this one was prepared
+            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client, functions)
+
+        return Exchange(self._service, begin, words, request.stream)
+
+
+def _json(value: Any) -> Response:
+    return Response(wire.encode(value), media_type="application/json")

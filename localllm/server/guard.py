@@ -1,0 +1,131 @@
+"""Who may ask. Before anything else is looked at: the Host, so that no web page can reach this server under a name of
+its own (DNS rebinding); the Origin, so that none can use it from its own address; the key, where one is set.
+
+Decided on the path that is routed, never on the URL's text. Every route needs the key, save /health."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable, Sequence
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from localllm.server.problems import Problem
+
+CLIENT = "localllm.client"  # in a request's scope: the name of its key, or nothing where there are no keys
+OPEN_PATH = "/health"
+MOST_URL = 8192
+MOST_HEADERS = 100
+_LOOPBACK = r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?"
+_LOOPBACK_HOST = re.compile(_LOOPBACK, re.IGNORECASE)
+_LOOPBACK_ORIGIN = re.compile(rf"https?://{_LOOPBACK}", re.IGNORECASE)
+
+
+class Guard:
+    """An ASGI application around another. keys: any of them opens; without one an Authorization header is ignored.
+    any_host: the server is meant to be reached under names that it cannot know, and has a key."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], origins: Iterable[str], any_host: bool) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+        self._origins = frozenset(origins)
+        self._any_host = any_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = _Headers(scope["headers"])
+        try:
+            self._check_host(headers)
+            origin = self._check_origin(headers)
+            if origin and scope["method"] == "OPTIONS":
+                await _reply(send, 204, b"", _preflight(origin))
+                return
+            scope[CLIENT] = self._check_key(scope["path"], headers)
+            if len(scope["headers"]) > MOST_HEADERS:
+                raise Problem(431, f"there are more than {MOST_HEADERS} header fields", code="headers_too_large")
+            if len(scope["raw_path"]) + len(scope["query_string"]) > MOST_URL:
+                raise Problem(414, f"the URL has more than {MOST_URL} characters", code="url_too_long")
+        except Problem as problem:
+            extra = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+            await _reply(send, problem.status, problem.body, [*extra, (b"content-type", b"application/json")])
+            return
+        await self._app(scope, receive, _allowing(send, origin) if origin else send)
+
+    def _check_host(self, headers: _Headers) -> None:
+        hosts = headers.all(b"host")
+        if len(hosts) != 1:
+            raise Problem(400, "a request needs exactly one Host header", code="bad_host")
+        if not self._any_host and not _LOOPBACK_HOST.fullmatch(hosts[0]):
+            raise Problem(403, "this server answers only to the names of this machine's loopback", code="bad_host")
+
+    def _check_origin(self, headers: _Headers) -> str:
+        """The origin of the web page that asks; empty when none does."""
+        origins = headers.all(b"origin")
+        if not origins:
+            if headers.all(b"sec-fetch-site") in ([], ["same-origin"], ["none"]):
+                return ""
+            raise Problem(403, "a web page of another site may not use this server", code="bad_origin")
+        origin = origins[0]
+        allowed = "*" in self._origins or origin in self._origins or _LOOPBACK_ORIGIN.fullmatch(origin)
+        if len(origins) > 1 or not allowed:
+            raise Problem(
+                403, "web pages of this origin may not use this server: see --allow-origin", code="bad_origin"
+            )
+        return origin
+
+    def _check_key(self, path: str, headers: _Headers) -> str:
+        """Which key it was, where it matters."""
+        if not self._keys or path == OPEN_PATH:
+            return ""
+        given = headers.all(b"authorization")
+        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        # Every key is compared, so that the time taken tells nothing.
+        right = [hmac.compare_digest(known, key.strip().encode("latin-1")) for known in self._keys]
+        if scheme.lower() != "bearer" or not any(right):
+            raise Problem(
+                401,
+                "the API key is missing or wrong: send Authorization: Bearer KEY",
+                code="invalid_api_key",
+                headers={"www-authenticate": "Bearer"},
+            )
+        return f"key {right.index(True)}"
+
+
+class _Headers:
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self._pairs = pairs
+
+    def all(self, name: bytes) -> list[str]:
+        return [value.decode("latin-1") for key, value in self._pairs if key == name]
+
+
+def _preflight(origin: str) -> list[tuple[bytes, bytes]]:
+    return [
+        *_allowances(origin),
+        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-headers", b"*, Authorization, Content-Type"),
+        (b"access-control-allow-private-network", b"true"),
+        (b"access-control-max-age", b"600"),
+    ]
+
+
+def _allowances(origin: str) -> list[tuple[bytes, bytes]]:
+    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+
+
+def _allowing(send: Send, origin: str) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *_allowances(origin)]}
+        await send(message)
+
+    return sending
+
+
+async def _reply(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,204 @@
+"""The answers to one request while the engine makes them: several prompts, several choices of each, one reader.
+
+Everything here happens in the event loop. The engine hands over what a step gave to all requests at once; each choice
+turns its part into a Piece there and then, and the reader is woken once, however many pieces came."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from localllm.engine.engine import Receiver
+from localllm.engine.sequence import Sampled
+from localllm.errors import ClosedError, DeviceError
+from localllm.params import SamplingParams
+from localllm.text.tools import Call, CallReader
+
+if TYPE_CHECKING:
+    from localllm.generation import Answer
+    from localllm.llm import LLM, Request
+
+
+@dataclass(slots=True)
+class Piece:
+    """One token of a choice, or its end: what a client is told in one event."""
+
+    choice: int
+    sampled: Sampled | None  # None: the end, and `finish` says why
+    text: str = ""
+    reasoning: str = ""
+    calls: list[Call] = field(default_factory=list)
+    finish: str = ""
+
+
+class Meter(Protocol):
+    """Who wants to know how long clients wait, in seconds."""
+
+    def first_token(self, seconds: float, /) -> None: ...
+
+    def gap(self, seconds: float, /) -> None: ...
+
+
+def _nameless(finish: str) -> Exception:
+    """Why an answer ended without one, where the engine named no error. Made anew each time: an exception keeps the
+    frames of every place that it was raised in."""
+    if finish == "abort":
+        return ClosedError("the engine has ended this request")
+    return DeviceError("the logits of this request are not finite, or no token is allowed next")
+
+
+class Choice:
+    """One of the answers. Its last token carries the text that was held back until the end was known."""
+
+    def __init__(self, job: Job, index: int, begin: Callable[[Receiver], Answer], calls: CallReader | None) -> None:
+        self.job, self.index, self._calls = job, index, calls
+        self.answer = begin(self.receive)
+        self.finish = ""  # how it ended, once it has
+        self.told, self._told_at = False, 0.0  # whether there was a token, and when the last came
+        self._last: Piece | None = None  # the newest, while nobody has read it
+
+    def receive(self, item: Sampled | None) -> None:
+        """What the engine gave. Never raises: others' parts of the same step come after this one's."""
+        if self.finish or self.job.closed:
+            return
+        try:
+            self._take(item)
+        except Exception as error:
+            self.finish = "error"
+            self.job.fail(error)
+
+    def _take(self, item: Sampled | None) -> None:
+        piece = Piece(self.index, item)
+        if item is not None:
+            self._measure()
+        self._split(piece, self.answer.take(item))
+        if item is not None:
+            self._last = piece
+            self.job.put(piece)
+        if self.answer.ended:
+            self._end(piece)
+
+    def _measure(self) -> None:
+        now = time.perf_counter()
+        if self.told:
+            self.job.meter.gap(now - self._told_at)
+        else:
+            self.job.meter.first_token(now - self.job.started)
+        self._told_at = now
+        self.told = True
+
+    def forget_last(self) -> None:
+        self._last = None
+
+    def _split(self, piece: Piece, text: str) -> None:
+        for part in self.answer.splitter.push(text):
+            self._append(piece, *part)
+
+    def _end(self, piece: Piece) -> None:
+        if piece.sampled is None and self._last is not None:
+            self._last.text += piece.text
+            self._last.reasoning += piece.reasoning
+            piece = self._last
+        for part in self.answer.splitter.finish():
+            self._append(piece, *part)
+        if self._calls is not None:
+            text, piece.calls = self._calls.finish()
+            piece.text += text
+        end = piece if piece.sampled is None else Piece(self.index, None)
+        self.finish = end.finish = self.answer.finish_reason
+        if self.finish in ("error", "abort"):
+            self.job.fail(self.answer.handle.error or _nameless(self.finish))
+            return
+        if piece.calls and self.finish == "stop":
+            end.finish = "tool_calls"
+        self.job.put(end)
+
+    def _append(self, piece: Piece, text: str, reasoning: bool) -> None:
+        if reasoning:
+            piece.reasoning += text
+        else:
+            piece.text += text if self._calls is None else self._calls.push(text)
+
+
+class Job:
+    """next() gives the pieces that came since the last time, or raises the error that ended it. close() ends it early.
+
+    The choices of prompt p are numbered from p * n on, and the first of each equals what n = 1 gives."""
+
+    def __init__(
+        self,
+        llm: LLM,
+        meter: Meter,
+        prompts: Sequence[Request],
+        params: SamplingParams,
+        n: int,
+        salt: bytes,
+        client: str,
+        functions: Sequence[str] = (),
+    ) -> None:
+        self.meter = meter
+        self.prompts = prompts
+        self.started = time.perf_counter()
+        self.error: Exception | None = None
+        self.closed = False
+        self._pieces: list[Piece] = []
+        self._wake = asyncio.Event()
+        self._told_end = False
+        self.choices: list[Choice] = []
+        try:
+            for index in range(len(prompts) * n):
+                begin = partial(llm.answer, prompts[index // n], params, salt=salt, client=client)
+                calls = CallReader(prompts[index // n].formats, functions) if functions else None
+                self.choices.append(Choice(self, index, partial(begin, choice=index % n), calls))
+        except BaseException:
+            self._abort()
+            raise
+
+    def put(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        self._wake.set()
+
+    def fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self._abort()
+        self._wake.set()
+
+    def close(self) -> None:
+        """The client has left: nothing more is computed, and the reader gets no more."""
+        self.closed = True
+        self._abort()
+        self._wake.set()
+
+    @property
+    def end(self) -> str:
+        """How it ended, in a word."""
+        if self.error is not None:
+            return "failed"
+        return "done" if self.ended else "left"
+
+    @property
+    def ended(self) -> bool:
+        return all(choice.finish for choice in self.choices)
+
+    async def next(self) -> list[Piece]:
+        """What came since the last time, waiting until there is something; nothing after the end."""
+        while not (self._pieces or self.error or self.closed or self._told_end):
+            self._wake.clear()
+            await self._wake.wait()
+        if self.error is not None:
+            raise self.error
+        if self.closed:
+            return []
+        pieces, self._pieces = self._pieces, []
+        for choice in self.choices:
+            choice.forget_last()
+        self._told_end = self.ended
+        return pieces
+
+    def _abort(self) -> None:
+        for choice in self.choices:
+            choice.answer.close()

@@ -1,0 +1,151 @@
+"""What all requests share: the model under its names, and how much may be going on at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from localllm.errors import ClosedError, UnsupportedError
+from localllm.server.job import Job
+from localllm.server.metrics import Metrics
+from localllm.server.problems import Problem, as_problem
+
+if TYPE_CHECKING:
+    from localllm.config import ServeOptions
+    from localllm.llm import LLM
+
+
+T = TypeVar("T")
+TEXT_THREADS = 2  # each keeps the tokenizer's cache of words for itself
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Service:
+    def __init__(self, llm: LLM, options: ServeOptions) -> None:
+        self.llm, self.options = llm, options
+        self.created = int(time.time())
+        file = os.path.basename(llm.path)
+        self.model_id = file.removesuffix(".gguf")
+        self._names = {"default", file, self.model_id}
+        self.longest_token = _longest_token(llm)  # in bytes
+        self._identity = _identity(llm.path)
+        self.file_changed = False
+        self.on_loopback = is_loopback(options.host)
+        self.metrics = Metrics(llm)
+        self.draining = False
+        self.failures = 0  # requests that failed for a reason of ours
+        self.last_failure: str | None = None
+        self.jobs: set[Job] = set()  # that clients wait for
+        self._threads = ThreadPoolExecutor(TEXT_THREADS, "localllm-text")
+        self._patient = ThreadPoolExecutor(1, "localllm-patient")
+
+    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What may take a while, in another thread, so that streams go on meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def aside_one_by_one(self, work: Callable[..., T], *arguments: Any) -> T:
+        """The same for what may take long and has no bound but a body's: it must not hold up prompts."""
+        return await asyncio.get_running_loop().run_in_executor(self._patient, work, *arguments)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._patient.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def status(self) -> str:
+        if self.llm.failure is not None:
+            return "failed"
+        if self.file_changed:
+            return "model_file_changed"
+        return "draining" if self.draining else "ok"
+
+    @property
+    def open_choices(self) -> int:
+        return sum(len(job.choices) for job in self.jobs)
+
+    def done(self, job: Job) -> None:
+        """A client waits for it no more."""
+        self.jobs.discard(job)
+        self.metrics.request(job.end, sum(len(prompt.tokens) for prompt in job.prompts))
+
+    def problem(self, error: Exception) -> Problem:
+        """What the client of a failed job is told."""
+        problem = as_problem(error)
+        if problem.status >= 500 and not self.draining:
+            self.failures += 1
+            self.last_failure = problem.code
+        return problem
+
+    def end_all(self, error: Exception | None = None) -> None:
+        """Requests that are still going on end with an error."""
+        for job in list(self.jobs):
+            job.fail(error or ClosedError("the server is shutting down"))
+
+    def check_file(self) -> None:
+        """A file that was written to since it was mapped is another model, or none. One that was replaced by another
+        file, or deleted, is still whole where it is mapped."""
+        now = _identity(self.llm.path)
+        if not self.file_changed and now[:2] == self._identity[:2] and now != self._identity:
+            self.file_changed = True
+            self.end_all(self._changed())
+
+    def _changed(self) -> Problem:
+        return Problem(503, "the model's file was changed; the server must be started again", code="model_file_changed")
+
+    def check_model(self, name: str | UnsetType) -> None:
+        if name is not UNSET and name not in self._names:
+            raise Problem(
+                404,
+                f"there is no model {name[:200]!r} here; this server has {self.model_id!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    def token_bytes(self, token: int) -> bytes:
+        """A model may know more tokens than its vocabulary names."""
+        tokenizer = self.llm.tokenizer
+        return tokenizer.token_bytes(token) if token < tokenizer.n_vocab else b""
+
+    def admit(self, choices: int) -> None:
+        """Problem 429 where more are waiting than the queue holds."""
+        if self.draining:
+            raise Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
+        if self.file_changed:
+            raise self._changed()
+        most = self.options.max_batch + self.options.max_queue
+        if self.open_choices + choices > most:
+            raise Problem(
+                429,
+                f"{self.open_choices} answers are being made or waited for, and at most {most} may be",
+                code="queue_full",
+                headers={"retry-after": "1"},
+            )
+
+
+def _longest_token(llm: LLM) -> int:
+    try:
+        tokenizer = llm.tokenizer
+    except UnsupportedError:
+        return 1  # no text can be encoded anyway
+    return max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.n_vocab))
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

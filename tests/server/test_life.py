@@ -1,0 +1,438 @@
+"""Clients that leave, steps that fail, queues that are full, and the end of the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from localllm.errors import DeviceError
+from localllm.memory import used_memory
+from localllm.server.job import Choice
+from tests.server.live import Live, read_all, serving, wait_until
+from tests.tiny_models import write_tiny
+
+LONG = {"prompt": "once upon a time", "max_tokens": 400, "ignore_eos": True, "seed": 1}
+
+
+def request(path: str, body: dict[str, Any]) -> bytes:
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+    return head.encode() + b"\r\n\r\n" + data
+
+
+def vanish(sock: socket.socket, how: str) -> None:
+    if how == "reset":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if how == "half":
+        sock.shutdown(socket.SHUT_WR)
+        read_all(sock)
+    sock.close()
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_everything(server: Live, stream: bool, how: str) -> None:
+    before = server.llm.stats.generated_tokens
+    sock = server.connect()
+    sock.sendall(request("/v1/completions", LONG | {"stream": stream, "n": 3}))
+    wait_until(lambda: server.llm.stats.running == 3)
+    vanish(sock, how)
+    server.wait_until_idle()
+    assert server.llm.stats.generated_tokens - before < 3 * 390
+
+
+def test_200_disconnects_leave_the_others_their_bits(tiny: Path) -> None:
+    """At every stage of a request, while 8 others are answered over and over; those must not notice."""
+    with serving(tiny, max_batch=64) as server:
+        bodies = [{"prompt": f"prompt {i} " * (i + 1), "max_tokens": 32, "seed": i, "logprobs": 1} for i in range(8)]
+        alone = [server.post("/v1/completions", body).json()["choices"] for body in bodies]
+        rng, stop = random.Random(7), threading.Event()
+
+        def survive(i: int) -> int:
+            rounds = 0
+            while not stop.is_set() or not rounds:
+                reply = server.post("/v1/completions", bodies[i])
+                assert reply.json()["choices"] == alone[i]
+                rounds += 1
+            return rounds
+
+        def disturb(seed: int) -> None:
+            mine = random.Random(seed)
+            body = LONG | {"stream": mine.random() < 0.6, "prompt": "x y " * mine.randrange(1, 90), "seed": seed}
+            sock = server.connect()
+            sock.sendall(request("/v1/completions", body)[: mine.choice([-5, None, None, None, None])])
+            if mine.random() < 0.5:
+                time.sleep(mine.random() * 0.2)
+            vanish(sock, mine.choice(["close", "reset"]))
+
+        with ThreadPoolExecutor(8) as survivors, ThreadPoolExecutor(56) as noise:
+            rounds = [survivors.submit(survive, i) for i in range(8)]
+            list(noise.map(disturb, [rng.randrange(10**6) for _ in range(200)]))
+            stop.set()
+            assert all(future.result() for future in rounds)
+        server.wait_until_idle()
+
+
+def test_a_client_that_does_not_read_is_left(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localllm.server.protocol.STUCK_SECONDS", 0.5)
+    with serving(tiny) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        sock.connect(("127.0.0.1", server.port))
+        # 8 answers with 20 logprobs a token: megabytes, more than the kernel's buffers take.
+        body = {"messages": [{"role": "user", "content": "x"}], "n": 8, "logprobs": True, "top_logprobs": 20,
+                "max_tokens": 450, "ignore_eos": True, "stream": True}  # fmt: skip
+        sock.sendall(request("/v1/chat/completions", body))
+        wait_until(lambda: bool(server.service.jobs))
+        server.wait_until_idle()
+        sock.close()
+
+
+def test_a_failed_step_ends_its_requests_with_a_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny) as server:
+        runner = server.llm._engine._runner
+        step, fails = runner.step, threading.Event()
+
+        def failing(rows: Any) -> Any:
+            if fails.is_set():
+                raise DeviceError("the wire at /dev/secret came off")
+            return step(rows)
+
+        monkeypatch.setattr(runner, "step", failing)
+        fails.set()
+        reply = server.post("/v1/completions", LONG)
+        assert reply.status_code == 503 and reply.json()["error"]["code"] == "device_error"
+        assert "secret" not in reply.text
+        events = server.post("/v1/completions", LONG | {"stream": True}).text.strip().split("\n\n")
+        assert json.loads(events[0][6:])["error"]["code"] == "device_error" and events[-1] == "data: [DONE]"
+        health = httpx.get(server.url + "/health").json()
+        assert health == {"status": "ok", "failures": 2, "last_failure": "device_error"}
+        fails.clear()
+        assert server.post("/v1/completions", LONG | {"max_tokens": 3}).status_code == 200
+        server.wait_until_idle()
+
+
+def test_a_row_that_is_not_finite_ends_its_own_request(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny) as server, ThreadPoolExecutor(2) as pool:
+        runner = server.llm._engine._runner
+        step = runner.step
+
+        def spoiled(rows: Any) -> Any:
+            seqs = [row.seq for row in rows if row.samples]
+            return [d._replace(token=-1) if s.seed == 13 else d for s, d in zip(seqs, step(rows), strict=True)]
+
+        alone = server.post("/v1/completions", LONG).json()["choices"]
+        monkeypatch.setattr(runner, "step", spoiled)
+        bad = pool.submit(server.post, "/v1/completions", LONG | {"seed": 13})
+        good = pool.submit(server.post, "/v1/completions", LONG)
+        assert bad.result().status_code == 503 and "not finite" in bad.result().json()["error"]["message"]
+        assert good.result().json()["choices"] == alone
+        assert httpx.get(server.url + "/health").json()["last_failure"] == "device_error"
+
+
+def test_an_engine_that_has_died_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny) as server:
+        monkeypatch.setattr(server.llm._engine._scheduler, "schedule", lambda budget: 1 // 0)
+        for _ in range(2):
+            assert server.post("/v1/completions", LONG).status_code == 503
+        health = httpx.get(server.url + "/health")
+        assert health.status_code == 503 and health.json()["status"] == "failed"
+
+
+def test_a_model_file_that_is_written_to_ends_the_service(tiny: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(tiny.read_bytes())
+    with serving(copy) as server:
+        (tmp_path / "other").write_bytes(b"x")
+        server.service.check_file()
+        assert httpx.get(server.url + "/health").status_code == 200
+        step = server.llm._engine._runner.step
+        gate = threading.Event()
+        server.llm._engine._runner.step = lambda rows: gate.wait(20) and step(rows)
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(server.post, "/v1/completions", LONG)
+            wait_until(lambda: bool(server.service.jobs))
+            with copy.open("ab") as file:
+                file.write(b"more")
+            assert reply.result().json()["error"]["code"] == "model_file_changed"
+            gate.set()
+        health = httpx.get(server.url + "/health")
+        assert health.status_code == 503 and health.json()["status"] == "model_file_changed"
+        assert server.post("/v1/completions", LONG).status_code == 503
+
+
+def test_a_model_file_that_is_replaced_or_deleted_does_not_matter(tiny: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(tiny.read_bytes())
+    with serving(copy) as server:
+        alone = server.post("/v1/completions", LONG).json()["choices"]
+        (tmp_path / "new").write_bytes(b"no model")
+        (tmp_path / "new").rename(copy)
+        server.service.check_file()
+        assert server.post("/v1/completions", LONG).json()["choices"] == alone
+        copy.unlink()
+        server.service.check_file()
+        assert server.post("/v1/completions", LONG).json()["choices"] == alone
+
+
+def test_a_template_that_never_ends_harms_nobody(tmp_path: Path) -> None:
+    loop = "{% for i in range(99999) %}"
+    write_tiny(tmp_path / "bomb.gguf", chat_template=loop + loop + "{% endfor %}{% endfor %}")
+    with serving(tmp_path / "bomb.gguf") as server, ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(server.post, "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+        slowest = 0.0
+        while not reply.done():
+            begun = time.monotonic()
+            assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2}).status_code == 200
+            slowest = max(slowest, time.monotonic() - begun)
+        assert reply.result().status_code == 400 and slowest < 2
+
+
+def test_memory_does_not_grow(tiny: Path) -> None:
+    """Unique prompts, streams, logprobs, disconnects and refusals; LOCALLLM_SOAK_SECONDS makes it longer."""
+    with serving(tiny) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        seconds = float(os.environ.get("LOCALLLM_SOAK_SECONDS", "6"))
+        rng = random.Random(1)
+
+        def run(until: float) -> int:
+            count = 0
+            while time.monotonic() < until:
+                body = {"prompt": f"{rng.random()} " * rng.randrange(1, 8), "max_tokens": 8, "logprobs": 5, "n": 2,
+                        "stream": rng.random() < 0.5}  # fmt: skip
+                assert client.post("/v1/completions", json=body).status_code == 200
+                assert client.post("/v1/completions", json=body | {"n": 9}).status_code == 400
+                sock = server.connect()
+                sock.sendall(request("/v1/completions", LONG))
+                sock.close()
+                count += 3
+            return count
+
+        def fill_caches(_: int) -> None:  # the tokenizer remembers 10,000 words in each thread
+            server.llm.tokenize(" ".join(str(rng.random()) for _ in range(12_000)))
+
+        list(server.service._threads.map(fill_caches, range(4)))
+        run(time.monotonic() + max(3.0, seconds / 4))
+        server.wait_until_idle()
+        before, threads = used_memory()[0], threading.active_count()
+        count = run(time.monotonic() + seconds)
+        server.wait_until_idle()
+        grown = used_memory()[0] - before
+        assert grown <= 2e6 + 1e6 * count / 1000, f"{grown} bytes more after {count} requests"
+        assert threading.active_count() <= threads + 2
+
+
+def test_a_defect_while_telling_ends_its_own_request_only(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny) as server, ThreadPoolExecutor(2) as pool:
+        alone = server.post("/v1/completions", LONG).json()["choices"]
+        take = Choice._take
+
+        def failing(self: Choice, item: Any) -> None:
+            if self.answer.handle.seq.seed == 13 and self.answer.generated == 3:
+                raise RuntimeError("a defect in /some/file.py")
+            take(self, item)
+
+        monkeypatch.setattr(Choice, "_take", failing)
+        bad = pool.submit(server.post, "/v1/completions", LONG | {"seed": 13})
+        good = pool.submit(server.post, "/v1/completions", LONG)
+        assert bad.result().status_code == 500 and "file" not in bad.result().text
+        assert good.result().json()["choices"] == alone
+        server.wait_until_idle()
+
+
+def test_long_texts_to_tokenize_do_not_hold_up_answers(server: Live) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        text = " ".join(str(i) for i in range(300_000))
+        slow = [pool.submit(server.post, "/tokenize", {"content": text}) for _ in range(3)]
+        waits = []
+        while not all(reply.done() for reply in slow):
+            begun = time.monotonic()
+            assert server.post("/v1/completions", LONG | {"max_tokens": 1}).status_code == 200
+            waits.append(time.monotonic() - begun)
+        assert [reply.result().status_code for reply in slow] == [200] * 3
+        assert sorted(waits)[len(waits) // 2] < 1
+
+
+def test_a_full_queue_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny, max_batch=2, max_queue=2) as server, ThreadPoolExecutor(4) as pool:
+        runner, gate = server.llm._engine._runner, threading.Event()
+        step = runner.step
+        monkeypatch.setattr(runner, "step", lambda rows: gate.wait() and step(rows))
+        replies = [pool.submit(server.post, "/v1/completions", LONG | {"seed": i}) for i in range(4)]
+        wait_until(lambda: server.service.open_choices == 4)
+        refused = server.post("/v1/completions", LONG)
+        assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert httpx.get(server.url + "/health").status_code == 200
+        gate.set()
+        assert [reply.result().status_code for reply in replies] == [200] * 4
+        assert server.post("/v1/completions", LONG | {"max_tokens": 1, "n": 5}).status_code == 429
+
+
+def test_keys_take_turns_and_classes_go_one_after_the_other(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny, max_batch=1, api_key=("greedy", "modest")) as server, ThreadPoolExecutor(16) as pool:
+        runner, gate = server.llm._engine._runner, threading.Event()
+        step, order = runner.step, []
+
+        def gated(rows: Any) -> Any:
+            gate.wait()
+            order.extend(row.seq.seed for row in rows if row.samples)
+            return step(rows)
+
+        monkeypatch.setattr(runner, "step", gated)
+
+        def ask(key: str, seed: int, **more: Any) -> int:
+            body = {"prompt": f"{seed}", "max_tokens": 1, "seed": seed, **more}
+            headers = {"authorization": f"Bearer {key}"}
+            return server.post("/v1/completions", body, headers=headers).status_code
+
+        replies = []
+        for key, seed, more in [*[("greedy", i, {}) for i in range(6)], ("modest", 10, {}), ("modest", 11, {}),
+                                ("greedy", 20, {"priority": 0}), ("modest", 30, {"priority": 2})]:  # fmt: skip
+            replies.append(pool.submit(ask, key, seed, **more))
+            wait_until(lambda: server.service.open_choices == len(replies))
+        gate.set()
+        assert [reply.result() for reply in replies] == [200] * len(replies)
+    assert sorted(order[:2]) == [0, 20] and order[-1] == 30
+    assert order.index(10) < order.index(2) and order.index(11) < order.index(3)
+
+
+def test_a_prompt_that_is_being_computed_is_shared(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four at once: the first computes, in chunks, and the others take its blocks as they come."""
+    with serving(tiny, {"step_tokens": 64}, max_batch=8) as server, ThreadPoolExecutor(4) as pool:
+        prompt = "a long beginning that all of them have in common, word for word; " * 5
+        length = len(server.llm.tokenize(prompt, add_special=True))
+        runner, gate = server.llm._engine._runner, threading.Event()
+        step = runner.step
+        monkeypatch.setattr(runner, "step", lambda rows: gate.wait() and step(rows))
+        replies = [
+            pool.submit(server.post, "/v1/completions", {"prompt": f"{prompt}{i}", "max_tokens": 1}) for i in range(4)
+        ]
+        wait_until(lambda: server.service.open_choices == 4)
+        gate.set()
+        told = [reply.result().json()["usage"]["prompt_tokens_details"]["cached_tokens"] for reply in replies]
+        assert sorted(told)[0] == 0 and sum(told) >= 3 * (length - 16)
+        assert server.llm.stats.computed_tokens <= length + 4 * 20
+
+
+def test_metrics(server: Live) -> None:
+    def read() -> dict[str, float]:
+        text = httpx.get(server.url + "/metrics").text
+        return {name: float(value) for name, value in re.findall(r"^(localllm_[^ ]+) (\S+)$", text, re.M)}
+
+    before = read()
+    server.post("/v1/completions", LONG | {"max_tokens": 10})
+    server.wait_until_idle()
+    after = read()
+
+    def rose(name: str) -> float:
+        return after[f"localllm_{name}"] - before[f"localllm_{name}"]
+
+    assert rose("generated_tokens_total") == 10 and rose("time_to_first_token_seconds_count") == 1
+    assert rose("inter_token_seconds_count") == 9 and rose('requests_total{end="done"}') == 1
+    assert rose("prompt_tokens_total") == len(server.llm.tokenize(LONG["prompt"], add_special=True))
+    assert after["localllm_running"] == after["localllm_queue"] == 0
+    assert after['localllm_kv_blocks{state="free"}'] == server.llm.stats.blocks
+
+
+class Process:
+    """`localllm serve` as people start it."""
+
+    def __init__(self, path: Path | None, *arguments: str, command: list[str] | None = None) -> None:
+        usual = [sys.executable, "-m", "localllm", "serve", str(path), "--port", "0", "-t", "1", *arguments]
+        command = command or usual
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.said = ""
+        while "(Ctrl-C" not in self.said:
+            line = self.process.stderr.readline()
+            assert line, self.said
+            self.said += line
+        found = re.search(r"http://127.0.0.1:\d+", self.said)
+        assert found is not None
+        self.url = found[0]
+
+    def end(self, sig: int) -> tuple[int, str]:
+        """(exit code, standard output)."""
+        self.process.send_signal(sig)
+        out, self.err = self.process.communicate(timeout=60)
+        return self.process.returncode, out
+
+
+@pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_finishes_what_was_begun(tiny: Path, sig: int, code: int) -> None:
+    server = Process(tiny, "--access-log")
+    assert "KV cache" in server.said  # admission was decided, and printed
+    with httpx.stream("POST", server.url + "/v1/completions", json=LONG | {"stream": True}, timeout=60) as reply:
+        lines = reply.iter_lines()
+        assert next(lines).startswith("data: ")
+        ended: list[tuple[int, str]] = []
+        ender = threading.Thread(target=lambda: ended.append(server.end(sig)))
+        ender.start()
+        rest = [line for line in lines if line]
+    ender.join()
+    assert len(rest) == 401 and rest[-1] == "data: [DONE]"
+    assert ended[0][0] == code
+    line = json.loads(ended[0][1])
+    assert (line["path"], line["status"], line["end"]) == ("/v1/completions", 200, "done")
+    assert line["generated_tokens"] == 400 and "once upon" not in ended[0][1]
+
+
+def test_when_grace_is_over_streams_end_with_an_error(tiny: Path) -> None:
+    server = Process(tiny, "--grace", "0")
+    with httpx.stream(
+        "POST", server.url + "/v1/completions", json=LONG | {"stream": True, "n": 8}, timeout=60
+    ) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]" and json.loads(rest[-2][6:])["error"]["code"] == "shutting_down"
+    assert server.process.wait(30) == 0 and time.monotonic() - begun < 20
+    server.process.communicate()
+
+
+def test_no_connection_is_made_to_anywhere(tmp_path: Path) -> None:
+    """An audit hook ends the process at the first one; the bundled model answers, by its template too."""
+    program = (
+        "import os, sys\n"
+        "def watch(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.sendto', 'urllib.Request', 'ftplib.connect'): os._exit(77)\n"
+        "sys.addaudithook(watch)\n"
+        "from localllm.cli import main\n"
+        "main(['serve', '--port', '0', '-t', '1'])\n"
+    )
+    server = Process(None, command=[sys.executable, "-c", program])
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3,
+            "response_format": {"type": "json_object"}}  # fmt: skip
+    assert httpx.post(server.url + "/v1/chat/completions", json=body, timeout=60).status_code == 200
+    assert httpx.get(server.url + "/metrics").status_code == 200
+    assert server.end(signal.SIGTERM)[0] == 0
+
+
+def test_an_address_that_others_reach_needs_a_key(tiny: Path) -> None:
+    command = [sys.executable, "-m", "localllm", "serve", str(tiny), "--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "--api-key" in done.stderr
+
+
+def test_a_port_in_use_and_a_missing_model_are_told(server: Live, tmp_path: Path) -> None:
+    for arguments, words in ([str(server.port)], "cannot listen"), (["0", str(tmp_path / "none.gguf")], "none.gguf"):
+        command = [sys.executable, "-m", "localllm", "serve", "--port", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,132 @@
+"""tools and tool_choice through the openai client. The tiny model says anything; constraints make it call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+
+from localllm.llm import Request
+from localllm.params import SamplingParams
+from tests.server.live import Live, serving
+from tests.tiny_models import write_tiny
+
+PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+TOOLS: list[Any] = [
+    {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS, "strict": True}},
+    {"type": "function", "function": {"name": "stop"}},
+]  # fmt: skip
+MESSAGES: list[Any] = [{"role": "user", "content": "what is the weather?"}]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """With room for the description of functions, in tokens of a byte."""
+    file = tmp_path_factory.mktemp("tools") / "tiny.gguf"
+    write_tiny(file, context=2048)
+    with serving(file) as live:
+        yield live
+
+
+NAMED: Any = {"type": "function", "function": {"name": "weather"}}
+
+
+def test_a_required_call_fits_its_schema(server: Live) -> None:
+    called = set()
+    for seed in range(12):
+        reply = server.openai().chat.completions.create(
+            model="default", messages=MESSAGES, tools=TOOLS[:1], tool_choice="required", seed=seed, max_tokens=200
+        )
+        (call,) = reply.choices[0].message.tool_calls or []
+        assert reply.choices[0].finish_reason == "tool_calls" and not reply.choices[0].message.content
+        assert call.type == "function" and call.id
+        jsonschema.validate(json.loads(call.function.arguments), PARAMETERS)
+        called.add(call.function.name)
+    assert called == {"weather"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_named_function_streamed(server: Live, seed: int) -> None:
+    chunks = list(
+        server.openai().chat.completions.create(
+            model="default", messages=MESSAGES, tools=TOOLS, tool_choice=NAMED, seed=seed, stream=True, max_tokens=200
+        )
+    )
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert len(calls) == 1 and calls[0].index == 0 and calls[0].function.name == "weather"
+    jsonschema.validate(json.loads(calls[0].function.arguments), PARAMETERS)
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    assert not "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_calls_are_found_where_the_choice_is_the_models(
+    server: Live, monkeypatch: pytest.MonkeyPatch, parallel: bool
+) -> None:
+    """As if the model had wanted to: its answer is held to a text with two calls."""
+    text = '[{"name": "stop", "arguments": {}}, {"name": "weather", "arguments": {"city": "Oslo", "days": 2}}]'
+    constrain = server.llm.constrain
+
+    def forced(request: Request, params: SamplingParams) -> Request:
+        made = constrain(request, SamplingParams(grammar=f"start: {json.dumps(text)}"))
+        return request._replace(form=made.form)
+
+    monkeypatch.setattr(server.llm, "constrain", forced)
+    arguments: Any = {"model": "default", "messages": MESSAGES, "parallel_tool_calls": parallel, "max_tokens": 300}
+    client = server.openai()
+    message = client.chat.completions.create(**arguments, tools=TOOLS).choices[0].message
+    names = [call.function.name for call in message.tool_calls]
+    assert names == (["stop", "weather"] if parallel else ["stop"]) and message.content is None
+    none = client.chat.completions.create(**arguments, tools=TOOLS, tool_choice="none").choices[0]
+    assert none.message.content == text and not none.message.tool_calls and none.finish_reason == "stop"
+    others = [{"type": "function", "function": {"name": "other"}}]
+    assert client.chat.completions.create(**arguments, tools=others).choices[0].message.content == text
+
+
+def test_a_conversation_with_calls_goes_on(server: Live) -> None:
+    client = server.openai()
+    first = client.chat.completions.create(
+        model="default", messages=MESSAGES, tools=TOOLS, tool_choice=NAMED, seed=1, max_tokens=200
+    )
+    said = first.choices[0].message
+    result = {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "sunny"}
+    messages = [*MESSAGES, said.model_dump(exclude_none=True), result]
+    reply = client.chat.completions.create(model="default", messages=messages, tools=TOOLS, max_tokens=5)
+    assert reply.usage.prompt_tokens > first.usage.prompt_tokens
+
+
+def test_a_call_that_was_cut_is_text(server: Live) -> None:
+    choice = server.openai().chat.completions.create(
+        model="default", messages=MESSAGES, tools=TOOLS, tool_choice=NAMED, max_tokens=4
+    ).choices[0]  # fmt: skip
+    assert choice.finish_reason == "length" and not choice.message.tool_calls and choice.message.content
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "code", "function": {"name": "x"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
+        ({"tools": [TOOLS[0], TOOLS[0]]}, "tools"),
+        ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "none"}}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "function", "function": {"name": "x", "parameters": {"type": "nothing"}}}],
+          "tool_choice": "required"}, "tools"),
+    ],
+)  # fmt: skip
+def test_wrong_tools_are_named(server: Live, more: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        server.openai().chat.completions.create(model="default", messages=MESSAGES, extra_body=more)
+    assert str(caught.value.param).split("[")[0].split(".")[0] == param

@@ -1,0 +1,157 @@
+"""Forms of answers: whatever a model would like to say, what comes out is judged by jsonschema and by re."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from localllm.bundled import demo_model_path
+from localllm.errors import InvalidArgument
+from localllm.text.constraint import Compiler, Constraint
+from localllm.text.tokenizer import Tokenizer
+from tests.conftest import shared_folder
+
+_SHARED = shared_folder()
+VOCABULARIES = [demo_model_path(), *(sorted((_SHARED / "vocab").glob("*.gguf")) if _SHARED else [])]
+
+SCHEMAS: list[dict[str, Any]] = [
+    {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12},
+     "age": {"type": "integer", "minimum": 0, "maximum": 130}}, "required": ["name", "age"],
+     "additionalProperties": False},
+    {"enum": ["red", "green", 3, None]},
+    {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 4},
+    {"anyOf": [{"const": "a b"}, {"type": "number", "minimum": -1, "maximum": 1}]},
+    {"$defs": {"node": {"type": "object", "properties": {"v": {"type": "integer", "maximum": 9, "minimum": 0},
+     "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}}, "required": ["v", "next"],
+     "additionalProperties": False}}, "$ref": "#/$defs/node"},
+    {"type": "string", "pattern": "^[a-f]{2,6}$"},
+    {"type": "string", "format": "date"},
+    {"type": "object", "properties": {"ünïcode \" key": {"type": "null"}}, "required": ["ünïcode \" key"],
+     "additionalProperties": False},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=VOCABULARIES, ids=lambda path: path.stem)
+def vocabulary(request: pytest.FixtureRequest) -> tuple[Tokenizer, Compiler]:
+    path: Path = request.param
+    tokenizer = Tokenizer.from_gguf(path)
+    return tokenizer, Compiler(tokenizer, tokenizer.n_vocab + 5)  # models may have more rows than names
+
+
+def allowed(mask: Constraint, n_vocab: int) -> np.ndarray:
+    bits = np.full(-(-n_vocab // 32), 0x5A5A5A5A, np.uint32)
+    mask.fill(memoryview(bits).cast("B"))
+    return np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")[:n_vocab])
+
+
+def draw(tokenizer: Tokenizer, mask: Constraint, rng: random.Random, most: int = 400) -> str | None:
+    """A text drawn uniformly from what is allowed; None if it did not come to an end."""
+    ids: list[int] = []
+    for _ in range(most):
+        choice = allowed(mask, tokenizer.n_vocab + 5)
+        assert len(choice), f"nothing is allowed after {tokenizer.decode(ids)!r}"
+        token = int(rng.choice(choice))
+        assert token < tokenizer.n_vocab
+        mask.accept(token)
+        if token in tokenizer.eog_ids:
+            return b"".join(map(tokenizer.token_bytes, ids)).decode()
+        ids.append(token)
+    return None
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=range(len(SCHEMAS)))
+def test_whatever_is_drawn_fits_the_schema(vocabulary: tuple[Tokenizer, Compiler], schema: dict[str, Any]) -> None:
+    tokenizer, compiler = vocabulary
+    form = compiler.form(json_schema=schema)
+    rng, ended = random.Random(3), 0
+    for _ in range(5):
+        text = draw(tokenizer, form(), rng)
+        if text is not None:
+            jsonschema.validate(json.loads(text), schema, format_checker=jsonschema.FormatChecker())
+            ended += 1
+    assert ended >= 3
+
+
+@pytest.mark.parametrize(
+    ("grammar", "pattern"),
+    [
+        ("/(yes|no), [0-9]{1,3}!/", "(yes|no), [0-9]{1,3}!"),
+        ('root ::= greet " " ("world" | "moon")\ngreet ::= "hello" | "bye"', "(hello|bye) (world|moon)"),
+        ('start: "x" N ("," N)~1..3\nN: /[0-9]/', "x[0-9](,[0-9]){1,3}"),
+    ],
+)
+def test_grammars(vocabulary: tuple[Tokenizer, Compiler], grammar: str, pattern: str) -> None:
+    tokenizer, compiler = vocabulary
+    form = compiler.form(grammar=grammar)
+    for seed in range(5):
+        text = draw(tokenizer, form(), random.Random(seed))
+        assert text is not None and re.fullmatch(pattern, text)
+
+
+def test_a_form_may_begin_after_a_text(vocabulary: tuple[Tokenizer, Compiler]) -> None:
+    tokenizer, compiler = vocabulary
+    mask = compiler.form(json_schema={"const": 7}, after="</think>")()
+    for token in tokenizer.encode("I think <so> </thin", add_special=False):
+        mask.accept(token)
+    assert len(allowed(mask, tokenizer.n_vocab)) == tokenizer.n_vocab
+    mask.accept(next(i for i in range(tokenizer.n_vocab) if tokenizer.token_bytes(i) == b"k"))
+    mask.accept(next(i for i in range(tokenizer.n_vocab) if tokenizer.token_bytes(i) == b">"))
+    assert draw(tokenizer, mask, random.Random(0)) == "7"
+
+
+def test_a_token_against_the_form_closes_it(vocabulary: tuple[Tokenizer, Compiler]) -> None:
+    tokenizer, compiler = vocabulary
+    for before in ("", "a"):  # also where the answer might end
+        mask = compiler.form(grammar="/[ab]*/")()
+        for token in tokenizer.encode(before, add_special=False):
+            mask.accept(token)
+        mask.accept(tokenizer.encode("z", add_special=False)[-1])
+        assert len(allowed(mask, tokenizer.n_vocab)) == 0
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {"json_schema": "{"}, {"json_schema": {"type": "nothing"}}, {"json_schema": {"not": {}}},
+    {"json_schema": {"$ref": "http://127.0.0.1/schema"}}, {"json_schema": {"type": "string", "pattern": "(?=a)b"}},
+    {"json_schema": {"type": "string", "pattern": "(a"}},
+    {"json_schema": {"type": "integer", "minimum": 2, "maximum": 1}},
+    {"json_schema": {"type": "array", "items": 7}}, {"json_schema": "[" * 100_000},
+    {"json_schema": '"' + "x" * 300_000},
+    {"json_schema": {"enum": list(range(30_000))}}, {"json_schema": {"format": "no such format", "type": "string"}},
+    {"json_schema": {"uniqueItems": True, "type": "array"}}, {"json_schema": {"if": {}, "then": {}}},
+    {"grammar": ""}, {"grammar": "/(/"}, {"grammar": "/" + "a" * 5000 + "/"}, {"grammar": "start: nothing"},
+    {"grammar": "root ::= root"}, {"grammar": "root ::= "}, {"grammar": "root ::= " + "(" * 60_000},
+    {"grammar": "x" * 300_000}, {"grammar": "start: start start"}, {"grammar": "no grammar at all"},
+    {"grammar": "start: /((((a{100}){100}){100}){100}){100}/"}, {"grammar": "\x00"}, {"grammar": "start: %import x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_is_no_form_is_refused_or_ends(given: dict[str, Any]) -> None:
+    tokenizer = Tokenizer.from_gguf(demo_model_path())
+    compiler = Compiler(tokenizer, tokenizer.n_vocab)
+    try:
+        mask = compiler.form(**given)()
+    except InvalidArgument as error:
+        assert next(iter(given)) in str(error) and len(str(error)) < 700
+        return
+    for _ in range(20):  # it may be compiled; then every step ends, perhaps with nothing allowed
+        choice = allowed(mask, tokenizer.n_vocab)
+        if not len(choice):
+            break
+        mask.accept(int(choice[-1]))
+
+
+def test_a_schema_nested_deeply_is_refused() -> None:
+    tokenizer = Tokenizer.from_gguf(demo_model_path())
+    schema: dict[str, Any] = {"type": "null"}
+    for _ in range(70):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(InvalidArgument, match="too large"):
+        Compiler(tokenizer, tokenizer.n_vocab).form(json_schema=schema)

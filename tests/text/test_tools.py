@@ -1,0 +1,175 @@
+"""Calls of functions: found again in what real templates write for them, and in nothing else."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import jsonschema
+import pytest
+
+from localllm.text.template import ChatTemplate
+from localllm.text.tools import (
+    FORMATS,
+    GENERIC,
+    Call,
+    CallReader,
+    call_schema,
+    described,
+    describes_tools,
+    find_calls,
+    flattened,
+    formats_of,
+)
+from tests.conftest import shared_folder
+
+_SHARED = shared_folder()
+TEMPLATES = sorted((_SHARED / "templates").glob("*.jinja")) if _SHARED else []
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": f"the {name}",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "where"}}},
+        },
+    }
+    for name in ("weather", "time_of_day")
+]
+ARGUMENTS = {"city": 'Köln "am" Rhein', "days": [1, 2], "more": {"a": {"b": "}]"}}}
+NAMES = ["weather", "time_of_day"]
+
+
+def read(reader: CallReader, text: str, rng: random.Random | None = None) -> tuple[str, list[Call]]:
+    """Fed in pieces of random sizes, or whole."""
+    shown, at = "", 0
+    while at < len(text):
+        size = rng.randrange(1, 9) if rng else len(text)
+        shown += reader.push(text[at : at + size])
+        at += size
+    rest, calls = reader.finish()
+    return shown + rest, calls
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_what_a_template_writes_for_a_call_is_read_as_that_call(path: Any) -> None:
+    source = path.read_text()
+    if "tool_calls" not in source:
+        assert formats_of(source) == (GENERIC,)
+        return
+    template = ChatTemplate(source, "<s>", "</s>")
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
+    asked: list[dict[str, Any]] = [{"role": "user", "content": "what is the weather?"}]
+    tools = TOOLS if describes_tools(source) else None
+    before = template.render(asked, tools, add_generation_prompt=False)
+    after = template.render([*asked, {"role": "assistant", "tool_calls": [call], "content": None}], tools,
+                            add_generation_prompt=False)  # fmt: skip
+    common = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
+    written = after[common:]
+    assert "weather" in written
+    formats = formats_of(source)
+    for seed in range(10):
+        begin = min((written.index(o) for f in formats for o in f.opens if o in written), default=written.find("{"))
+        shown, calls = read(CallReader(formats, NAMES), written[begin:], random.Random(seed))
+        assert [(c.name, json.loads(c.arguments)) for c in calls] == [("weather", ARGUMENTS)], written
+        assert shown == ""
+
+
+HERMES = formats_of("<tool_call>")
+CALL = '{"name": "weather", "arguments": {"city": "x"}}'
+EXPECTED = Call("weather", '{"city": "x"}')
+
+
+@pytest.mark.parametrize(
+    ("formats", "text", "shown", "count"),
+    [
+        (HERMES, f"Let me see. <tool_call>\n{CALL}\n</tool_call>", "Let me see. ", 1),
+        (HERMES, f"<tool_call>{CALL}</tool_call>\n<tool_call>{CALL}</tool_call>", "", 2),
+        (HERMES, CALL, "", 1),
+        (HERMES, "<tool_call>{broken", "<tool_call>{broken", 0),
+        (HERMES, "a <tool_cal", "a <tool_cal", 0),
+        (HERMES, "a < b and <b> {x}", "a < b and <b> {x}", 0),
+        (formats_of("[TOOL_CALLS]"), f"[TOOL_CALLS][{CALL}, {CALL}]", "", 2),
+        (formats_of("[TOOL_CALLS]"), "[1, 2] are numbers", "[1, 2] are numbers", 0),
+        (formats_of("[TOOL_CALLS]"), "[TOOL", "[TOOL", 0),
+        (formats_of("<|python_tag|>"), '<|python_tag|>{"name": "weather", "parameters": {"city": "x"}}', "", 1),
+        ((GENERIC,), f" \n{CALL}\n", "", 1),
+        ((GENERIC,), f"[{CALL}, {CALL}, {CALL}]", "", 3),
+        ((GENERIC,), '{"name": "weather", "arguments": "{\\"city\\": \\"x\\"}"}', "", 1),
+        ((GENERIC,), '{"name": "Bob", "age": 7}', '{"name": "Bob", "age": 7}', 0),
+        ((GENERIC,), '{"name": "unknown", "arguments": {}}', '{"name": "unknown", "arguments": {}}', 0),
+        ((GENERIC,), "  ", "  ", 0),
+        ((GENERIC,), f"Say {CALL}", f"Say {CALL}", 0),
+    ],
+)
+def test_calls_and_text(formats: Any, text: str, shown: str, count: int) -> None:
+    for seed in range(20):
+        got, calls = read(CallReader(formats, NAMES), text, random.Random(seed))
+        assert (got, calls) == (shown, [EXPECTED] * count)
+
+
+def test_text_is_shown_as_soon_as_it_is_no_call() -> None:
+    reader = CallReader(HERMES, NAMES)
+    assert reader.push("It is") == "It is"
+    assert reader.push(" <to") == " "
+    assert reader.push("p> of") == "<top> of"
+
+
+@pytest.mark.parametrize("text", ["{" * 50_000, "[" * 50_000, '{"a":' * 20_000, "[{" * 20_000, '["' * 20_000,
+                                  "<tool_call>" * 5_000, CALL * 300])  # fmt: skip
+def test_hostile_answers_end_soon(text: str) -> None:
+    find_calls(text)
+    read(CallReader(HERMES, NAMES), text, random.Random(1))
+
+
+def test_fuzz() -> None:
+    """Whatever is written: no error, no text lost, no call of what is no function."""
+    rng = random.Random(5)
+    bits = ["<tool_call>", "</tool_call>", "{", "}", "[", "]", '"name"', ":", '"weather"', ",", '"arguments"', "{}",
+            " ", "\\", '"', "x", "\n", "[TOOL_CALLS]", CALL, "```json\n", "to=functions.weather",
+            "<|message|>"]  # fmt: skip
+    for _ in range(3000):
+        text = "".join(rng.choices(bits, k=rng.randrange(1, 12)))
+        for formats in ((known, GENERIC) for known in FORMATS):
+            shown, calls = read(CallReader(formats, NAMES), text, rng)
+            assert calls or shown == text
+            assert text.startswith(shown)
+            assert all(call.name in NAMES and isinstance(json.loads(call.arguments), dict) for call in calls)
+
+
+def test_functions_are_described_to_models_that_were_not_taught() -> None:
+    user = {"role": "user", "content": "hello"}
+    for messages in ([user], [{"role": "system", "content": "be brief"}, user]):
+        told = described(messages, TOOLS)  # type: ignore[arg-type]
+        assert [m["role"] for m in told] == ["system", "user"]
+        assert "time_of_day" in str(told[0]["content"]) and told[-1] == user
+    assert "be brief" in str(told[0]["content"])
+
+
+def test_calls_and_results_as_text() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "x"}'}}
+    messages: Any = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "rain"},
+    ]
+    plain = flattened(messages)
+    assert find_calls(str(plain[1]["content"])) == [EXPECTED] and "tool_calls" not in plain[1]
+    assert plain[2] == {"role": "user", "content": "Result of weather: rain"}
+
+
+def test_the_schema_of_a_call_keeps_references() -> None:
+    parameters = {
+        "$defs": {"place": {"type": "object", "properties": {"in": {"$ref": "#/$defs/place"}}, "required": ["name"]}},
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/place"}},
+        "required": ["city"],
+    }
+    schema = call_schema([{"function": {"name": "weather", "parameters": parameters}}, *TOOLS[1:]])
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    assert validator.is_valid({"name": "weather", "arguments": {"city": {"name": 1, "in": {"name": 2}}}})
+    assert not validator.is_valid({"name": "weather", "arguments": {"city": {"name": 1, "in": {}}}})
+    assert validator.is_valid({"name": "time_of_day", "arguments": {"city": "x"}})
+    assert not validator.is_valid({"name": "other", "arguments": {}})

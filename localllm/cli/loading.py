@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 4 << 20
 WORTH_A_BAR = 256 << 20  # bytes not in memory yet; less comes before anybody wonders
+POPULATE_READ = 22  # MADV_POPULATE_READ of Linux, which the standard library does not name everywhere
 _SPLIT = re.compile(r"-00001-of-(\d{5})\.gguf$")
 
 
@@ -66,7 +68,8 @@ def find(model: str | None) -> Path:
 
 def read_ahead(path: Path) -> None:
     """Reads what of a large model is not in memory yet, so that the first answer need not wait for single pages. The
-    kernel keeps what was read, and the map of the file finds it there."""
+    kernel keeps what was read, and the map of the file finds it there. It is read through a map that asks for large
+    pages, as the library's does: pages that are read otherwise are small, and stay so."""
     from localllm.memory import free_memory
 
     files = _parts(path)
@@ -75,16 +78,31 @@ def read_ahead(path: Path) -> None:
         return
     with ExitStack() as stack:
         opened = [stack.enter_context(file.open("rb", buffering=0)) for file in files]
-        missing = [(file.fileno(), at) for file in opened for at in _missing_chunks(file.fileno())]
+        missing = [(file, at) for file in opened for at in _missing_chunks(file.fileno())]
         if len(missing) * CHUNK < WORTH_A_BAR:
             return
         bar = click.progressbar(length=len(missing), label=f"loading {path.name}", file=sys.stderr)
         shown = stack.enter_context(bar) if sys.stderr.isatty() else None
-        buffer = bytearray(CHUNK)
-        for descriptor, at in missing:
-            os.preadv(descriptor, [buffer], at)
+        maps = {file: stack.enter_context(_map(file.fileno())) for file in opened}
+        for file, at in missing:
+            _fetch(file.fileno(), maps[file], at)
             if shown is not None:
                 shown.update(1)
+
+
+def _fetch(descriptor: int, whole: mmap.mmap, at: int) -> None:
+    """A chunk of a file."""
+    try:
+        whole.madvise(POPULATE_READ, at, min(CHUNK, len(whole) - at))
+    except OSError:  # an older system
+        os.preadv(descriptor, [bytearray(CHUNK)], at)
+
+
+def _map(descriptor: int) -> mmap.mmap:
+    whole = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    with suppress(AttributeError, OSError):  # systems without large pages
+        whole.madvise(mmap.MADV_HUGEPAGE)
+    return whole
 
 
 def _parts(path: Path) -> list[Path]:

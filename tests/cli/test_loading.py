@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import sys
 from pathlib import Path
@@ -21,17 +22,27 @@ class Terminal(io.StringIO):
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Small chunks, any of them worth a bar; the offsets that are read."""
     offsets: list[int] = []
-    preadv = os.preadv
+    fetch = loading._fetch
 
-    def recorded(descriptor: int, buffers: list[bytearray], at: int, flags: int = 0) -> int:
-        if not flags:
-            offsets.append(at)
-        return preadv(descriptor, buffers, at, flags)
+    def recorded(descriptor: int, whole: mmap.mmap, at: int) -> None:
+        offsets.append(at)
+        fetch(descriptor, whole, at)
 
     monkeypatch.setattr(loading, "CHUNK", 4096)
     monkeypatch.setattr(loading, "WORTH_A_BAR", 1)
-    monkeypatch.setattr(os, "preadv", recorded)
+    monkeypatch.setattr(loading, "_fetch", recorded)
     return offsets
+
+
+def test_an_older_system_reads_into_a_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "model.gguf", []
+    path.write_bytes(bytes(8192))
+    monkeypatch.setattr(loading, "CHUNK", 4096)
+    monkeypatch.setattr(loading, "POPULATE_READ", 12345)  # no such advice
+    monkeypatch.setattr(os, "preadv", lambda descriptor, buffers, at: read.append((len(buffers[0]), at)))
+    with path.open("rb") as file, loading._map(file.fileno()) as whole:
+        loading._fetch(file.fileno(), whole, 4096)
+    assert read == [(4096, 4096)]
 
 
 def test_what_is_in_memory_is_not_read_again(tmp_path: Path, read: list[int]) -> None:

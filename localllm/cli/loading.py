@@ -6,7 +6,7 @@ import mmap
 import os
 import re
 import sys
-from collections.abc import Iterator
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,9 @@ from localllm.text.template import prestart
 if TYPE_CHECKING:
     from localllm.llm import LLM
 
-CHUNK = 4 << 20
-WORTH_A_BAR = 256 << 20  # bytes not in memory yet; less comes before anybody wonders
+CHUNK = 4 << 20  # whole pages of 2 MB
+WORTH_READING = 256 << 20  # bytes of a model; less comes before anybody wonders
+WORTH_A_BAR = 0.5  # seconds
 POPULATE_READ = 22  # MADV_POPULATE_READ of Linux, which the standard library does not name everywhere
 _SPLIT = re.compile(r"-00001-of-(\d{5})\.gguf$")
 
@@ -67,27 +68,28 @@ def find(model: str | None) -> Path:
 
 
 def read_ahead(path: Path) -> None:
-    """Reads what of a large model is not in memory yet, so that the first answer need not wait for single pages. The
-    kernel keeps what was read, and the map of the file finds it there. It is read through a map that asks for large
-    pages, as the library's does: pages that are read otherwise are small, and stay so."""
+    """Brings a large model into memory, so that the first answer need not wait for single pages. The kernel keeps what
+    was read, and the map of the file finds it there. It is read through a map that asks for large pages, as the
+    library's does: what is read or only asked about in another way lies in small pages, and stays so."""
     from localllm.memory import free_memory
 
     files = _parts(path)
     total = sum(file.stat().st_size for file in files)
-    if total < WORTH_A_BAR or total > free_memory():
+    if total < WORTH_READING or total > free_memory():
         return
     with ExitStack() as stack:
-        opened = [stack.enter_context(file.open("rb", buffering=0)) for file in files]
-        missing = [(file, at) for file in opened for at in _missing_chunks(file.fileno())]
-        if len(missing) * CHUNK < WORTH_A_BAR:
-            return
-        bar = click.progressbar(length=len(missing), label=f"loading {path.name}", file=sys.stderr)
-        shown = stack.enter_context(bar) if sys.stderr.isatty() else None
-        maps = {file: stack.enter_context(_map(file.fileno())) for file in opened}
-        for file, at in missing:
-            _fetch(file.fileno(), maps[file], at)
+        opened = [stack.enter_context(file.open("rb", buffering=0)) for file in files if file.stat().st_size]
+        maps = [(file.fileno(), stack.enter_context(_map(file.fileno()))) for file in opened]
+        chunks = [(descriptor, whole, at) for descriptor, whole in maps for at in range(0, len(whole), CHUNK)]
+        start, shown, told = time.monotonic(), None, 0
+        for done, chunk in enumerate(chunks):
+            _fetch(*chunk)
+            if shown is None and sys.stderr.isatty() and time.monotonic() - start > WORTH_A_BAR:
+                bar = click.progressbar(length=len(chunks), label=f"loading {path.name}", file=sys.stderr)
+                shown = stack.enter_context(bar)
             if shown is not None:
-                shown.update(1)
+                shown.update(done + 1 - told)
+                told = done + 1
 
 
 def _fetch(descriptor: int, whole: mmap.mmap, at: int) -> None:
@@ -113,13 +115,3 @@ def _parts(path: Path) -> list[Path]:
     stem, count = path.name[: found.start()], found[1]
     parts = [path.with_name(f"{stem}-{i:05}-of-{count}.gguf") for i in range(1, int(count) + 1)]
     return [part for part in parts if part.exists()]
-
-
-def _missing_chunks(descriptor: int) -> Iterator[int]:
-    """Offsets of the chunks whose first byte is not in memory; none where the system cannot tell."""
-    byte, flags = bytearray(1), getattr(os, "RWF_NOWAIT", 0)
-    for at in range(0, os.fstat(descriptor).st_size, CHUNK):
-        try:
-            os.preadv(descriptor, [byte], at, flags)
-        except OSError:  # it would have to wait, or this kind of file cannot answer at once
-            yield at

@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Small chunks, any of them worth a bar; the offsets that are read."""
+    """Small chunks, any model worth reading and any time a bar; the offsets that are read."""
     offsets: list[int] = []
     fetch = loading._fetch
 
@@ -29,7 +29,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         fetch(descriptor, whole, at)
 
     monkeypatch.setattr(loading, "CHUNK", 4096)
-    monkeypatch.setattr(loading, "WORTH_A_BAR", 1)
+    monkeypatch.setattr(loading, "WORTH_READING", 1)
+    monkeypatch.setattr(loading, "WORTH_A_BAR", 0.0)
     monkeypatch.setattr(loading, "_fetch", recorded)
     return offsets
 
@@ -45,32 +46,32 @@ def test_an_older_system_reads_into_a_buffer(tmp_path: Path, monkeypatch: pytest
     assert read == [(4096, 4096)]
 
 
-def test_what_is_in_memory_is_not_read_again(tmp_path: Path, read: list[int]) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(bytes(40_000))  # just written: the kernel has it
-    loading.read_ahead(path)
-    assert read == []
-
-
 @pytest.mark.parametrize("terminal", [True, False])
-def test_the_rest_is_read_with_a_bar_on_a_terminal(
+def test_a_model_is_read_with_a_bar_on_a_terminal(
     tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     path = tmp_path / "model.gguf"
-    path.write_bytes(bytes(40_000))
-    monkeypatch.setattr(loading, "_missing_chunks", lambda descriptor: iter([4096, 36_864]))
+    path.write_bytes(bytes(10_000))
     monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
     loading.read_ahead(path)
-    assert read == [4096, 36_864]
+    assert read == [0, 4096, 8192]
     shown = sys.stderr.getvalue()
     assert ("loading model.gguf" in shown and "100%" in shown) if terminal else shown == ""
+
+
+def test_what_takes_no_time_needs_no_bar(tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(bytes(10_000))
+    monkeypatch.setattr(loading, "WORTH_A_BAR", 60.0)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    loading.read_ahead(path)
+    assert read == [0, 4096, 8192] and sys.stderr.getvalue() == ""
 
 
 def test_a_small_model_is_left_to_the_kernel(tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(bytes(40_000))
-    monkeypatch.setattr(loading, "_missing_chunks", lambda descriptor: iter([0, 4096]))
-    monkeypatch.setattr(loading, "WORTH_A_BAR", 1 << 20)
+    monkeypatch.setattr(loading, "WORTH_READING", 1 << 20)
     loading.read_ahead(path)
     assert read == []
 

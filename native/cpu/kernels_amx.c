@@ -16,7 +16,7 @@
 
 #include "products.h"
 
-enum { FEW = 15 }; /* up to so many tokens, tiles do not pay */
+enum { FEW = 8 }; /* up to so many tokens, tiles do not pay */
 
 /* Names of tile registers: the compiler wants literals. */
 #define TOKENS_A 4
@@ -160,7 +160,7 @@ INLINE void fold_subs(bool halves, int32_t offset, struct panel *p) {
         for (int i = 0; i < 2; i++) {
             vi sub = vi_load(p->sub[b][halves ? i : 0]);
             vi pair = vi_or(vi_and(sub, vi_set32(0xffff)), vi_shl32(sub, 16));
-            first[i] = vi_and(pair, even);  /* bytes sub, 0, sub, 0 */
+            first[i] = vi_and(pair, even);     /* bytes sub, 0, sub, 0 */
             second[i] = vi_shl32(first[i], 8); /* bytes 0, sub, 0, sub */
             minus[i] = vi_mul16(pair, vi_set16(offset));
         }

@@ -15,7 +15,12 @@
 #include "row_kernels.h"
 #include "v16.h"
 
-enum { PANELS = 4 }; /* unpacked side by side when there are tokens enough to reuse a tile */
+/* Unpacked side by side when there are tokens enough to reuse a tile: as many as the first-level cache holds. */
+#if defined(__AMX_INT8__)
+enum { PANELS = 2 };
+#else
+enum { PANELS = 4 };
+#endif
 
 /* One token by another way than lanes of rows; `room` holds ONE_TOKEN_ROOM(k) bytes. Blocks of 32 columns come in
  * sixteens. */

@@ -131,7 +131,7 @@ TILE_FN(usual_tile, false, false)
 TILE_FN(usual_min_tile, false, true)
 
 static void block_tiles(const struct format *f, const struct activations *a, const union term *terms, int32_t first,
-                        int count, int32_t panels, struct work *work) {
+                        int count, int32_t panels, struct work *work, float *acc) {
     bool min = f->form == FORM_MIN;
     tile_fn *core[PANELS];
     int64_t ld = panels * LANES;
@@ -145,7 +145,7 @@ static void block_tiles(const struct format *f, const struct activations *a, con
     for (int32_t t = 0; t < a->n; t += GROUP) {
         struct tile x = tile_at(f, a, terms, t, first);
         for (int32_t i = 0; i < panels; i++)
-            core[i](&work->panels[i], &x, count, work->sums, work->acc + t * ld + i * LANES, ld);
+            core[i](&work->panels[i], &x, count, work->sums, acc + t * ld + i * LANES, ld);
     }
 }
 
@@ -240,7 +240,7 @@ INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, cons
 
 /* Units of one kind: all of two groups, or all of one. */
 INLINE void run_units(bool halves, bool min, bool two, const struct format *f, const struct activations *a,
-                      int32_t first, int32_t panels, int32_t from, int32_t to, struct work *work) {
+                      int32_t first, int32_t panels, int32_t from, int32_t to, struct work *work, float *acc) {
     const int step = two ? 2 * GROUP : GROUP;
     struct unit units[2];
     const struct unit *before = NULL;
@@ -251,10 +251,10 @@ INLINE void run_units(bool halves, bool min, bool two, const struct format *f, c
         for (int32_t i = 0; i < panels; i++, turn ^= 1) {
             struct unit *u = &units[turn];
             tile_sums *sums = work->sums + 4 * turn;
-            float *acc = work->acc + t * ld + i * LANES;
+            float *out = acc + t * ld + i * LANES;
             u->panel = &work->panels[i];
-            u->part[0] = (struct part){x, sums, sums + 1, acc, ld};
-            if (two) u->part[1] = (struct part){y, sums + 2, sums + 3, acc + GROUP * ld, ld};
+            u->part[0] = (struct part){x, sums, sums + 1, out, ld};
+            if (two) u->part[1] = (struct part){y, sums + 2, sums + 3, out + GROUP * ld, ld};
             run_unit(halves, min, two, u, before);
             before = u;
         }
@@ -264,32 +264,47 @@ INLINE void run_units(bool halves, bool min, bool two, const struct format *f, c
 }
 
 INLINE void super_tiles(bool halves, bool min, const struct format *f, const struct activations *a, int32_t first,
-                        int32_t panels, struct work *work) {
+                        int32_t panels, struct work *work, float *acc) {
     int32_t groups = (a->n + GROUP - 1) / GROUP, pairs = groups / 2 * 2 * GROUP;
     for (int32_t i = 0; i < panels; i++) fold_subs(halves, f->offset, &work->panels[i]);
     settle();
-    run_units(halves, min, true, f, a, first, panels, 0, pairs, work);
-    run_units(halves, min, false, f, a, first, panels, pairs, a->n, work);
+    run_units(halves, min, true, f, a, first, panels, 0, pairs, work, acc);
+    run_units(halves, min, false, f, a, first, panels, pairs, a->n, work, acc);
 }
 
 static void super_tiles_of(const struct format *f, const struct activations *a, int32_t first, int32_t panels,
-                           struct work *work) {
+                           struct work *work, float *acc) {
     if (f->halves && f->form == FORM_SUPER_MIN)
-        super_tiles(true, true, f, a, first, panels, work);
+        super_tiles(true, true, f, a, first, panels, work, acc);
     else if (f->halves)
-        super_tiles(true, false, f, a, first, panels, work);
+        super_tiles(true, false, f, a, first, panels, work, acc);
     else if (f->form == FORM_SUPER_MIN)
-        super_tiles(false, true, f, a, first, panels, work);
+        super_tiles(false, true, f, a, first, panels, work, acc);
     else
-        super_tiles(false, false, f, a, first, panels, work);
+        super_tiles(false, false, f, a, first, panels, work, acc);
 }
 
 /* ---- the table ---- */
 
+/* Blocks of 256 columns of a few panels times all tokens, added to acc (padded tokens, panels, LANES). */
+static void add_chunk(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows,
+                      const struct activations *a, const union term *terms, int32_t first, struct work *work,
+                      float *acc) {
+    int32_t blocks = a->k / 32, panels = (rows + LANES - 1) / LANES;
+    int count = blocks - first < CHUNK ? blocks - first : CHUNK;
+    fill_panels(f, w, row_bytes, rows, first, count, work);
+    if (is_super(f->form))
+        super_tiles_of(f, a, first, panels, work, acc);
+    else
+        block_tiles(f, a, terms, first, count, panels, work, acc);
+}
+
+/* Many tokens do not fit the second-level cache with all their columns: then several turns of rows share what of them
+ * is near. Weights are read once either way. */
 static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows,
                          const struct activations *a, float *out, int64_t ld_out, struct work *work) {
-    enum { MOST = PANELS * LANES };
-    int32_t blocks = a->k / 32;
+    enum { ROWS = PANELS * LANES, MANY = 128 };
+    int32_t most = (a->n > MANY ? TURNS : 1) * ROWS, turn_floats = padded_tokens(a->n) * ROWS;
     if (a->n <= FEW) {
         matmul_lanes(f, w, row_bytes, rows, a, out, ld_out, work);
         return;
@@ -297,18 +312,18 @@ static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_b
     union term *terms = terms_of(work, a->n);
     set_terms(f, a, terms);
     enter_tiles(is_super(f->form) ? 64 : 32);
-    for (int32_t r = 0; r < rows; r += MOST) {
-        int32_t here = rows - r < MOST ? rows - r : MOST, panels = (here + LANES - 1) / LANES, ld = panels * LANES;
-        memset(work->acc, 0, sizeof(float) * (size_t)padded_tokens(a->n) * (size_t)ld);
-        for (int32_t first = 0; first < blocks; first += CHUNK) {
-            int count = blocks - first < CHUNK ? blocks - first : CHUNK;
-            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, work);
-            if (is_super(f->form))
-                super_tiles_of(f, a, first, panels, work);
-            else
-                block_tiles(f, a, terms, first, count, panels, work);
+    for (int32_t r = 0; r < rows; r += most) {
+        int32_t end = rows - r < most ? rows : r + most;
+        memset(work->acc, 0, sizeof(float) * (size_t)turn_floats * (size_t)((end - r + ROWS - 1) / ROWS));
+        for (int32_t first = 0; first < a->k / 32; first += CHUNK) {
+            for (int32_t i = r; i < end; i += ROWS)
+                add_chunk(f, w + i * row_bytes, row_bytes, end - i < ROWS ? end - i : ROWS, a, terms, first, work,
+                          work->acc + (int64_t)(i - r) / ROWS * turn_floats);
         }
-        store_sums(work->acc, here, ld, a->n, out + r, ld_out);
+        for (int32_t i = r; i < end; i += ROWS) {
+            int32_t here = end - i < ROWS ? end - i : ROWS, ld = (here + LANES - 1) / LANES * LANES;
+            store_sums(work->acc + (int64_t)(i - r) / ROWS * turn_floats, here, ld, a->n, out + i, ld_out);
+        }
     }
     _tile_release();
 }

@@ -17,9 +17,9 @@
 
 /* Unpacked side by side when there are tokens enough to reuse a tile: as many as the first-level cache holds. */
 #if defined(__AMX_INT8__)
-enum { PANELS = 2 };
+enum { PANELS = 2, TURNS = 4 }; /* and so many times that while the tokens' columns are near */
 #else
-enum { PANELS = 4 };
+enum { PANELS = 4, TURNS = 1 };
 #endif
 
 /* One token by another way than lanes of rows; `room` holds ONE_TOKEN_ROOM(k) bytes. Blocks of 32 columns come in
@@ -44,10 +44,10 @@ struct work {
 #if defined(__AMX_INT8__)
     _Alignas(64) int32_t sums[8][GROUP][LANES]; /* of tile products: (buffer, tokens, rows) */
 #endif
-    _Alignas(64) float acc[]; /* (padded tokens, panels, LANES), then terms (groups, k / 32, rows) */
+    _Alignas(64) float acc[]; /* (TURNS, padded tokens, panels, LANES), then terms (groups, k / 32, rows) */
 };
 
-static int64_t acc_floats(int32_t n) { return (int64_t)padded_tokens(n) * PANELS * LANES; }
+static int64_t acc_floats(int32_t n) { return (int64_t)padded_tokens(n) * TURNS * PANELS * LANES; }
 
 static int64_t scratch(int32_t k, int32_t n) {
     int64_t terms = (int64_t)padded_tokens(n) * (k / 32);

@@ -143,6 +143,10 @@ class RunOptions:
     file: str | None = option(None, "append a file to the prompt; - is standard input", short="-f", metavar="FILE")
     system: str | None = option(None, "the system message", metavar="TEXT")
     raw: bool = option(False, "continue the prompt as it is, without the chat template", bool)
+    json_schema: str | None = option(
+        None, "hold the answer to a JSON schema: a file, or the schema itself", metavar="FILE|JSON"
+    )
+    grammar: str | None = option(None, "hold the answer to a grammar, GBNF or Lark", metavar="FILE")
     chat_template: str | None = option(None, "jinja2 file to use in place of the model's template", metavar="FILE")
     hide_reasoning: bool = option(False, "do not show what the model thinks before it answers", bool)
     stats: bool = option(False, "tell speed and memory on standard error", bool)

@@ -26,6 +26,7 @@ def run(words: tuple[str, ...], **values: Any) -> int:
     chosen, sampling = collect(RunOptions, values), collect(SamplingOptions, values)
     model, prompt = _model_and_prompt(words, chosen)
     _check(chosen, sampling)
+    form = _form(chosen)
     text = _whole_prompt(prompt, chosen)
     if text is None and not at_terminal():
         raise click.UsageError("there is no prompt: give PROMPT, or run this in a terminal for a conversation")
@@ -38,11 +39,23 @@ def run(words: tuple[str, ...], **values: Any) -> int:
 
     with load(model, collect(DeviceOptions, values), chosen.chat_template) as llm:
         if text is None:
-            return converse(llm, chosen, sampling.given())
+            return converse(llm, chosen, sampling.given() | form)
         prompt_or_messages: str | list[Message] = text
         if not chosen.raw:
             prompt_or_messages = [*system_messages(chosen.system), {"role": "user", "content": text}]
-        return answer(llm, prompt_or_messages, chosen, sampling.given())
+        return answer(llm, prompt_or_messages, chosen, sampling.given() | form)
+
+
+def _form(chosen: RunOptions) -> dict[str, Any]:
+    """What the answer is held to, as keyword arguments of LLM's methods."""
+    if chosen.json_schema is not None and chosen.grammar is not None:
+        raise click.UsageError("--json-schema and --grammar cannot both be given")
+    if chosen.grammar is not None:
+        return {"grammar": read_text(chosen.grammar)}
+    if chosen.json_schema is None:
+        return {}
+    literal = chosen.json_schema.lstrip().startswith("{")
+    return {"json_schema": chosen.json_schema if literal else read_text(chosen.json_schema)}
 
 
 def system_messages(system: str | None) -> list[Message]:

@@ -98,6 +98,24 @@ def test_a_chat_template_of_a_file(command: Command, model: str, tmp_path: Path)
     assert given["token_ids"] == answer(command, "-m", model, "hello", "--raw")["token_ids"]
 
 
+SCHEMA = '{"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": false}'
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_an_answer_held_to_a_schema(command: Command, model: str, tmp_path: Path, as_file: bool) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(SCHEMA)
+    result = command("run", "-m", model, "--seed", "1", "--json-schema", str(path) if as_file else SCHEMA, "Hi")
+    assert result.code == 0 and json.loads(result.out)["n"] in (1, 2)
+
+
+def test_an_answer_held_to_a_grammar(command: Command, model: str, tmp_path: Path) -> None:
+    path = tmp_path / "answer.gbnf"
+    path.write_text('root ::= "yes" | "no"')
+    result = command("run", "-m", model, "--grammar", str(path), "Hi")
+    assert result.code == 0 and result.out.strip() in ("yes", "no")
+
+
 def test_the_system_message_is_part_of_the_conversation(command: Command, model: str) -> None:
     plain, told = answer(command, "-m", model, "hello"), answer(command, "-m", model, "hello", "--system", "abc")
     assert told["prompt_tokens"] > plain["prompt_tokens"]
@@ -161,6 +179,7 @@ def test_options_are_those_of_config(command: Command) -> None:
         (["run", "m", "hello", "-m", "m"], "twice"),
         (["run", "--raw", "--system", "x", "hello"], "--raw"),
         (["run", "--logprobs", "1", "hello"], "--json"),
+        (["run", "--json-schema", "{}", "--grammar", "g", "hello"], "both"),
         (["run", "-f", "-", "-"], "only once"),
         (["run", "hello", "--device", "abacus"], "abacus"),
         (["run", "hello", "--top-k", "many"], "many"),

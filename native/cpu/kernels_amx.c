@@ -40,6 +40,10 @@ static void enter_tiles(int column_bytes) {
 
 typedef int32_t tile_sums[GROUP][LANES]; /* (tokens, rows) */
 
+INLINE void fetch(struct stream *s) {
+    for (int i = 0; i < s->lines && s->at < s->end; i++, s->at += 64) _mm_prefetch((const char *)s->at, _MM_HINT_T1);
+}
+
 /* GCC does not know that loading a tile reads memory: what was written to panels must be there by now. */
 static inline void settle(void) { __asm__ volatile("" : : : "memory"); }
 
@@ -107,11 +111,13 @@ INLINE void add_block(bool magic, bool min, const struct panel *p, const struct 
 
 /* Sixteen tokens times a panel. Sums are stored two blocks after their product began and added one later, so that no
  * step waits for another. */
-INLINE void block_tile(bool magic, bool min, const struct panel *p, const struct tile *x, int count, tile_sums *sums,
+INLINE void block_tile(bool magic, bool min, const struct panel *p, const struct tile *x, int count, struct work *work,
                        float *out, int64_t ld) {
+    tile_sums *sums = work->sums;
     vf acc[GROUP];
     UNROLL for (int t = 0; t < GROUP; t++) acc[t] = vf_load(out + t * ld);
     UNROLL for (int b = 0; b < CHUNK + 3; b++) {
+        if (b < CHUNK) fetch(&work->next);
         if (b < CHUNK && b < count) multiply_block(p, x, b);
         if (b >= 2 && b - 2 < CHUNK && b - 2 < count) store_block(b - 2, &sums[(b - 2) % 8]);
         if (b >= 3 && b - 3 < count) add_block(magic, min, p, x, b - 3, &sums[(b - 3) % 8], acc);
@@ -119,11 +125,11 @@ INLINE void block_tile(bool magic, bool min, const struct panel *p, const struct
     UNROLL for (int t = 0; t < GROUP; t++) vf_store(out + t * ld, acc[t]);
 }
 
-typedef void tile_fn(const struct panel *p, const struct tile *x, int count, tile_sums *sums, float *out, int64_t ld);
-#define TILE_FN(name, magic, min)                                                                         \
-    static void name(const struct panel *p, const struct tile *x, int count, tile_sums *sums, float *out, \
-                     int64_t ld) {                                                                        \
-        block_tile(magic, min, p, x, count, sums, out, ld);                                               \
+typedef void tile_fn(const struct panel *p, const struct tile *x, int count, struct work *work, float *out, int64_t ld);
+#define TILE_FN(name, magic, min)                                                                           \
+    static void name(const struct panel *p, const struct tile *x, int count, struct work *work, float *out, \
+                     int64_t ld) {                                                                          \
+        block_tile(magic, min, p, x, count, work, out, ld);                                                 \
     }
 TILE_FN(magic_tile, true, false)
 TILE_FN(magic_min_tile, true, true)
@@ -144,8 +150,7 @@ static void block_tiles(const struct format *f, const struct activations *a, con
     }
     for (int32_t t = 0; t < a->n; t += GROUP) {
         struct tile x = tile_at(f, a, terms, t, first);
-        for (int32_t i = 0; i < panels; i++)
-            core[i](&work->panels[i], &x, count, work->sums, acc + t * ld + i * LANES, ld);
+        for (int32_t i = 0; i < panels; i++) core[i](&work->panels[i], &x, count, work, acc + t * ld + i * LANES, ld);
     }
 }
 
@@ -212,12 +217,14 @@ INLINE void add_tokens(bool halves, bool min, const struct panel *panel, const s
 }
 
 /* The sums of one unit, while those of the one before it, if any, are added. */
-INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, const struct unit *before) {
+INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, const struct unit *before,
+                     struct stream *next) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     UNROLL for (int i = 0; i < 4; i++) {
+        fetch(next);
         _tile_loadd(LOW, u->panel->codes[2 * i], 64);
         _tile_loadd(TOKENS_A, tile_q(&u->part[0].x, 0, 2 * i), 64);
         _tile_dpbsud(0, TOKENS_A, LOW);
@@ -255,7 +262,7 @@ INLINE void run_units(bool halves, bool min, bool two, const struct format *f, c
             u->panel = &work->panels[i];
             u->part[0] = (struct part){x, sums, sums + 1, out, ld};
             if (two) u->part[1] = (struct part){y, sums + 2, sums + 3, out + GROUP * ld, ld};
-            run_unit(halves, min, two, u, before);
+            run_unit(halves, min, two, u, before, &work->next);
             before = u;
         }
     }
@@ -292,8 +299,14 @@ static void add_chunk(const struct format *f, const uint8_t *w, int64_t row_byte
                       float *acc) {
     int32_t blocks = a->k / 32, panels = (rows + LANES - 1) / LANES;
     int count = blocks - first < CHUNK ? blocks - first : CHUNK;
-    fill_panels(f, w, row_bytes, rows, first, count, work);
-    if (is_super(f->form))
+    bool super = is_super(f->form);
+    int32_t groups = (a->n + GROUP - 1) / GROUP, steps = panels * (super ? (groups + 1) / 2 * 4 : groups * CHUNK);
+    int64_t bytes = (int64_t)rows * f->chunk_bytes; /* of the next rows: as much as is read of these */
+    work->next.at = (uintptr_t)w + (uintptr_t)(rows * row_bytes + first / CHUNK * bytes);
+    work->next.end = work->next.at + (uintptr_t)bytes;
+    work->next.lines = (int32_t)(bytes / 64) / steps + 1;
+    fill_panels(f, w, row_bytes, rows, first, count, false, work);
+    if (super)
         super_tiles_of(f, a, first, panels, work, acc);
     else
         block_tiles(f, a, terms, first, count, panels, work, acc);

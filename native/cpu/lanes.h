@@ -118,7 +118,8 @@ INLINE vf vf_of_half(vi a) {
 
 #endif
 
-/* LANES rows of weights, `stride` bytes apart, and the address of the rows that will be read after them. */
+/* LANES rows of weights, `stride` bytes apart, and the address of the rows that will be read after them; 0 where they
+ * are fetched otherwise. */
 struct rows {
     const uint8_t *first;
     int64_t stride;
@@ -168,7 +169,9 @@ INLINE vi load_words(struct rows w, int64_t offset) {
 INLINE void load_columns(struct rows w, int64_t offset, vi t[4]) {
     uintptr_t ahead = w.next + (uintptr_t)(LANES * offset);
     const uint8_t *p = w.first + offset;
-    UNROLL for (int i = 0; i < 16 * LANES; i += 64) _mm_prefetch((const char *)(ahead + (uintptr_t)i), _MM_HINT_T1);
+    if (w.next) {
+        UNROLL for (int i = 0; i < 16 * LANES; i += 64) _mm_prefetch((const char *)(ahead + (uintptr_t)i), _MM_HINT_T1);
+    }
     vi r0 = load_fourths(p, w.stride, 0), r1 = load_fourths(p, w.stride, 1);
     vi r2 = load_fourths(p, w.stride, 2), r3 = load_fourths(p, w.stride, 3);
     vi a = vi_low32(r0, r1), b = vi_low32(r2, r3), c = vi_high32(r0, r1), d = vi_high32(r2, r3);

@@ -38,11 +38,19 @@ struct format {
     int32_t chunk_bytes; /* of a row's 256 columns */
 };
 
+/* The weights after those at work, of which the processor is told while it multiplies. All at once would fill its line
+ * buffers, and everything else would wait. */
+struct stream {
+    uintptr_t at, end;
+    int32_t lines; /* to fetch at each step */
+};
+
 struct work {
     struct panel panels[PANELS];
     uint8_t staged[LANES][CHUNK * sizeof(struct q8_0)]; /* the widest */
 #if defined(__AMX_INT8__)
     _Alignas(64) int32_t sums[8][GROUP][LANES]; /* of tile products: (buffer, tokens, rows) */
+    struct stream next;
 #endif
     _Alignas(64) float acc[]; /* (TURNS, padded tokens, panels, LANES), then terms (groups, k / 32, rows) */
 };
@@ -90,14 +98,15 @@ static struct rows stage_rows(const uint8_t *w, int64_t row_bytes, int32_t rows,
     return (struct rows){work->staged[0], (int64_t)sizeof work->staged[0], (uintptr_t)work->staged};
 }
 
+/* fetch: tell the processor of the rows after these meanwhile. */
 static void fill_panels(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows, int64_t first,
-                        int count, struct work *work) {
+                        int count, bool fetch, struct work *work) {
     struct panel *panel = work->panels;
     for (int32_t r = 0; r < rows; r += LANES, panel++) {
         const uint8_t *from = w + r * row_bytes;
         if (rows - r >= LANES) {
-            f->fill((struct rows){from, row_bytes, (uintptr_t)from + (uintptr_t)(rows * row_bytes)}, first, count,
-                    panel);
+            uintptr_t next = fetch ? (uintptr_t)from + (uintptr_t)(rows * row_bytes) : 0;
+            f->fill((struct rows){from, row_bytes, next}, first, count, panel);
             continue;
         }
         from += first * f->chunk_bytes / CHUNK;
@@ -125,7 +134,7 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
         memset(work->acc, 0, sizeof(float) * (size_t)a->n * (size_t)ld);
         for (int32_t first = 0; first < blocks; first += CHUNK) {
             int count = blocks - first < CHUNK ? blocks - first : CHUNK;
-            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, work);
+            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, true, work);
             for (int32_t t = 0, size = SIZES - 1; t < a->n; t += 1 << size) {
                 while (a->n - t < 1 << size) size--;
                 struct tile x = tile_at(f, a, terms, t, first);

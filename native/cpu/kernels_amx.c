@@ -40,10 +40,6 @@ static void enter_tiles(int column_bytes) {
 
 typedef int32_t tile_sums[GROUP][LANES]; /* (tokens, rows) */
 
-INLINE void fetch(struct stream *s) {
-    for (int i = 0; i < s->lines && s->at < s->end; i++, s->at += 64) _mm_prefetch((const char *)s->at, _MM_HINT_T1);
-}
-
 /* GCC does not know that loading a tile reads memory: what was written to panels must be there by now. */
 static inline void settle(void) { __asm__ volatile("" : : : "memory"); }
 
@@ -301,10 +297,7 @@ static void add_chunk(const struct format *f, const uint8_t *w, int64_t row_byte
     int count = blocks - first < CHUNK ? blocks - first : CHUNK;
     bool super = is_super(f->form);
     int32_t groups = (a->n + GROUP - 1) / GROUP, steps = panels * (super ? (groups + 1) / 2 * 4 : groups * CHUNK);
-    int64_t bytes = (int64_t)rows * f->chunk_bytes; /* of the next rows: as much as is read of these */
-    work->next.at = (uintptr_t)w + (uintptr_t)(rows * row_bytes + first / CHUNK * bytes);
-    work->next.end = work->next.at + (uintptr_t)bytes;
-    work->next.lines = (int32_t)(bytes / 64) / steps + 1;
+    fetch_next(f, w, row_bytes, rows, first, steps, work);
     fill_panels(f, w, row_bytes, rows, first, count, false, work);
     if (super)
         super_tiles_of(f, a, first, panels, work, acc);

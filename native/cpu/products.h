@@ -38,20 +38,13 @@ struct format {
     int32_t chunk_bytes; /* of a row's 256 columns */
 };
 
-/* The weights after those at work, of which the processor is told while it multiplies. All at once would fill its line
- * buffers, and everything else would wait. */
-struct stream {
-    uintptr_t at, end;
-    int32_t lines; /* to fetch at each step */
-};
-
 struct work {
     struct panel panels[PANELS];
     uint8_t staged[LANES][CHUNK * sizeof(struct q8_0)]; /* the widest */
 #if defined(__AMX_INT8__)
     _Alignas(64) int32_t sums[8][GROUP][LANES]; /* of tile products: (buffer, tokens, rows) */
-    struct stream next;
 #endif
+    struct stream next;
     _Alignas(64) float acc[]; /* (TURNS, padded tokens, panels, LANES), then terms (groups, k / 32, rows) */
 };
 
@@ -118,6 +111,14 @@ static void store_sums(const float *acc, int32_t rows, int32_t ld, int32_t n, fl
     for (int32_t t = 0; t < n; t++) memcpy(out + t * ld_out, acc + (int64_t)t * ld, sizeof(float) * (size_t)rows);
 }
 
+/* While `rows` rows' chunk is multiplied in `steps` steps, as much of the rows after them is fetched. */
+static void fetch_next(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows, int32_t first,
+                       int32_t steps, struct work *work) {
+    int64_t bytes = (int64_t)rows * f->chunk_bytes;
+    uintptr_t at = (uintptr_t)w + (uintptr_t)(rows * row_bytes + first / CHUNK * bytes);
+    work->next = (struct stream){at, at + (uintptr_t)bytes, (int32_t)(bytes / 64) / steps + 1};
+}
+
 /* The driver of quantized types where rows are lanes. */
 static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows,
                          const struct activations *a, float *out, int64_t ld_out, struct work *work) {
@@ -134,10 +135,13 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
         memset(work->acc, 0, sizeof(float) * (size_t)a->n * (size_t)ld);
         for (int32_t first = 0; first < blocks; first += CHUNK) {
             int count = blocks - first < CHUNK ? blocks - first : CHUNK;
-            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, true, work);
+            fetch_next(f, w + r * row_bytes, row_bytes, here, first, panels * CHUNK * ((a->n + TILE - 1) / TILE), work);
+            if (a->n == 1) work->next.lines = 0; /* unpacking takes the most time, and fetches */
+            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, a->n == 1, work);
             for (int32_t t = 0, size = SIZES - 1; t < a->n; t += 1 << size) {
                 while (a->n - t < 1 << size) size--;
                 struct tile x = tile_at(f, a, terms, t, first);
+                x.next = &work->next;
                 float *acc = work->acc + (int64_t)t * ld;
                 for (int32_t p = 0; p < panels; p++) f->cores[size](&work->panels[p], &x, count, acc + p * LANES, ld);
             }

@@ -22,6 +22,7 @@ INLINE void block_core(int tokens, bool min, const struct panel *p, const struct
     vf sum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) sum[t] = vf_load(acc + t * ld);
     for (int b = 0; b < count; b++) {
+        fetch(x->next);
         const float *scale = x->scale + b * x->rows;
         const union term *term = x->term + b * x->rows;
         vf d = vf_load(p->d[b]), m = vf_load(p->m[b]);
@@ -42,6 +43,7 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
     vi isum[TILE], msum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) isum[t] = msum[t] = vi_set32(0);
     UNROLL for (int b = 0; b < CHUNK; b++) {
+        fetch(x->next);
         vi codes[8], first = vi_load(p->sub[b][0]), second = vi_load(p->sub[b][1]);
         load_codes(p, b, codes);
         UNROLL for (int t = 0; t < tokens; t++) {

@@ -60,6 +60,18 @@ INLINE const int8_t *tile_q(const struct tile *x, int token, int block) {
     return x->q + (block / 2 * x->rows + token) * 64 + block % 2 * 32;
 }
 
+/* Adds the tokens' sums of a super, and of its minima, to acc. */
+INLINE void add_super(int tokens, bool min, const struct panel *p, const struct tile *x, const vi *isum, const vi *msum,
+                      float *acc, int64_t ld) {
+    vf d = vf_load(p->d[0]), m = vf_load(p->m[0]);
+    UNROLL for (int t = 0; t < tokens; t++) {
+        vf scale = vf_set(x->scale[t]), sum = vf_load(acc + t * ld);
+        sum = vf_fma(vf_mul(vf_of(isum[t]), d), scale, sum);
+        if (min) sum = vf_fma(vf_mul(vf_of(msum[t]), m), scale, sum);
+        vf_store(acc + t * ld, sum);
+    }
+}
+
 /* Adds `count` blocks of the panel times the tile's tokens to acc: LANES floats per token, ld floats apart. */
 typedef void core_fn(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld);
 

@@ -62,13 +62,7 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
                 isum[t] = _mm512_dpwssd_epi32(isum[t], pair, sums);
         }
     }
-    vf d = vf_load(p->d[0]), m = vf_load(p->m[0]);
-    UNROLL for (int t = 0; t < tokens; t++) {
-        vf scale = vf_set(x->scale[t]), sum = vf_load(acc + t * ld);
-        sum = vf_fma(vf_mul(vf_of(isum[t]), d), scale, sum);
-        if (min) sum = vf_fma(vf_mul(vf_of(msum[t]), m), scale, sum);
-        vf_store(acc + t * ld, sum);
-    }
+    add_super(tokens, min, p, x, isum, msum, acc, ld);
 }
 
 #define BLOCK_CORE(name, tokens, min)                                                                             \

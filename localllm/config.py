@@ -30,6 +30,15 @@ def option(default: Any, sentence: str, kind: type = str, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(sentence, kind, **more)})
 
 
+def _max_batch() -> Any:
+    return option(32, "most requests in one step", int, metavar="N", least=1, most=4096)
+
+
+def _kv_memory() -> Any:
+    sentence = "bytes of KV cache for all requests; by default context x max-batch, at most half of the free memory"
+    return option(None, sentence, int, metavar="BYTES", least=1)
+
+
 def options_of(cls: type) -> dict[str, tuple[Option, Any]]:
     """Name to (option, default) of a class of this file, in its order."""
     return {f.name: (f.metadata["option"], f.default) for f in fields(cls)}
@@ -87,14 +96,8 @@ class DeviceOptions:
 class ModelOptions(DeviceOptions):
     """All that LLM accepts beside the model."""
 
-    kv_memory: int | None = option(
-        None,
-        "bytes of KV cache for all requests; by default context x max-batch, at most half of the free memory",
-        int,
-        metavar="BYTES",
-        least=1,
-    )
-    max_batch: int = option(32, "most requests in one step", int, metavar="N", least=1, most=4096)
+    kv_memory: int | None = _kv_memory()
+    max_batch: int = _max_batch()
     step_tokens: int = option(512, "most tokens of one step, all requests", int, metavar="N", least=1, most=65536)
     step_seconds: float | None = option(
         None,
@@ -191,18 +194,12 @@ class ServeOptions:
     allow_origin: tuple[str, ...] = option(
         (), "web origin that may use the server besides loopback ones, or *; repeatable", metavar="ORIGIN", many=True
     )
-    max_batch: int = option(32, "most requests in one step", int, metavar="N", least=1, most=4096)
+    max_batch: int = _max_batch()
     step_seconds: float = option(
         0.1, "seconds that prompts may add to a step while answers are written", float, metavar="S", least=0.001
     )
     max_queue: int = option(256, "most requests that wait; beyond them the answer is 429", int, metavar="N", least=0)
-    kv_memory: int | None = option(
-        None,
-        "bytes of KV cache for all requests; by default context x max-batch, at most half of the free memory",
-        int,
-        metavar="BYTES",
-        least=1,
-    )
+    kv_memory: int | None = _kv_memory()
     access_log: bool = option(False, "print a line of JSON for each request, on standard output", bool)
     grace: float = option(30.0, "seconds that answers get to finish when the server ends", float, metavar="S", least=0)
     chat_template: str | None = option(None, "jinja2 file to use in place of the model's template", metavar="FILE")

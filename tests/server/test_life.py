@@ -100,6 +100,7 @@ def test_a_client_that_does_not_read_is_left(tiny: Path, monkeypatch: pytest.Mon
         sock.sendall(request("/v1/chat/completions", body))
         wait_until(lambda: bool(server.service.jobs))
         server.wait_until_idle()
+        assert not server.service.jobs
         sock.close()
 
 

@@ -147,7 +147,7 @@ class LLM:
         self.name = str(metadata.get("general.name") or os.path.basename(self.path))
         runner = Runner(handle[0], self.plan.config())
         stack.callback(runner.close)
-        blocks = BlockManager(self.plan.n_blocks, self.plan.block_size, options.prefix_cache)
+        blocks = BlockManager(self.plan.n_blocks, self.plan.block_size, options.prefix_cache, runner.prompts_apart)
         scheduler = Scheduler(blocks, self.plan.max_batch)
         self._engine = Engine(
             runner,

@@ -73,6 +73,8 @@ void ll_runner_close(ll_runner *runner) {
 
 int32_t ll_runner_threads(const ll_runner *runner) { return runner->device.threads; }
 
+int32_t ll_runner_prompts_apart(const ll_runner *runner) { return runner->device.prompts_apart; }
+
 int ll_runner_work(const ll_runner *runner, ll_op_work *out) {
     if (!runner->profile) return fail(LL_EINVAL, "profile: this runner was opened without it");
     profile_get(runner->profile, out);
@@ -103,6 +105,7 @@ static int check_batch(const ll_runner *r, const ll_batch *b) {
     TRY(check_range("batch.n_rows", b->n_rows, 1, r->config.max_rows));
     TRY(check_range("batch.n_tokens", b->n_tokens, b->n_rows, r->config.max_tokens));
     TRY(check_range("batch.n_samples", b->n_samples, 0, r->config.max_samples));
+    TRY(check_range("batch.n_generated", b->n_generated, 0, b->n_tokens));
     TRY(check_range("batch.max_blocks", b->max_blocks, 1, INT32_MAX));
     if (b->row_start[0] != 0 || b->row_start[b->n_rows] != b->n_tokens)
         return fail(LL_EINVAL, "batch.row_start: expected 0 to %d, found %d to %d", b->n_tokens, b->row_start[0],
@@ -111,6 +114,8 @@ static int check_batch(const ll_runner *r, const ll_batch *b) {
         if (b->row_start[i + 1] <= b->row_start[i] || b->row_start[i + 1] > b->n_tokens)
             return fail(LL_EINVAL, "batch.row_start: expected rising numbers up to %d, found %d after %d", b->n_tokens,
                         b->row_start[i + 1], b->row_start[i]);
+        if (b->row_start[i] < b->n_generated && b->row_start[i + 1] > b->n_generated)
+            return fail(LL_EINVAL, "batch.n_generated: %d is inside row %d", b->n_generated, i);
         TRY(check_row(r, b, i));
     }
     for (int32_t i = 0; i < b->n_tokens; i++)

@@ -56,3 +56,33 @@ int ll_test_matmul(const char *level, int32_t type, const void *w, int32_t rows,
     free(real.base);
     return LL_OK;
 }
+
+static void lay_out_prompt(struct prompt *p, void **scratch, const struct prompt_kernels *k, struct arena *from) {
+    uint64_t values = (uint64_t)padded_tokens(p->n) * 32 * (uint64_t)prompt_steps(p->k);
+    p->high = arena_take(from, values, sizeof(uint16_t));
+    p->low = arena_take(from, values, sizeof(uint16_t));
+    *scratch = arena_take(from, 1, (uint64_t)k->scratch(p->n));
+}
+
+int ll_test_prompt_matmul(const char *level, int32_t type, const void *w, int32_t rows, int32_t cols, const float *x,
+                          int32_t n, float *out) {
+    TRY(check_shape(type, cols));
+    const struct kernels *table = kernels_for(level);
+    if (!table) return LL_EUNSUPPORTED; /* kernels_for() has said why */
+    const struct prompt_kernels *k = table->prompts;
+    if (!k || type == LL_F32) return fail(LL_EUNSUPPORTED, "level %s has no prompt products of this type", level);
+    if (rows < 1 || n < 1) return fail(LL_EINVAL, "rows, n: expected at least 1, found %d and %d", rows, n);
+    struct prompt p = {.n = n, .k = cols};
+    struct arena counted = {0};
+    void *scratch;
+    lay_out_prompt(&p, &scratch, k, &counted);
+    struct arena real = {aligned_alloc(ARENA_ALIGN, counted.used), 0};
+    if (!real.base) return fail(LL_ENOMEM, "no memory for %d x %d activations", n, cols);
+    lay_out_prompt(&p, &scratch, k, &real);
+    if (form_of(type) != FORM_FLOAT) p.low = NULL;
+    for (int32_t t = 0; t < n; t += GROUP) k->pack(&p, t / GROUP, x + (int64_t)t * cols, cols);
+    const struct type *t = type_of(type);
+    k->matmul(type, w, cols / t->block * (int64_t)t->bytes, rows, &p, out, rows, scratch);
+    free(real.base);
+    return LL_OK;
+}

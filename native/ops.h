@@ -5,6 +5,8 @@
  * Every output element depends on its own row, the weights and the device's arithmetic, never on the batch. */
 #ifndef OPS_H
 #define OPS_H
+#include <stdbool.h>
+
 #include "localllm.h"
 #include "model/kv.h"
 #include "model/model.h"
@@ -62,6 +64,7 @@ struct device {
     /* Host memory with the last step's logits (n_samples, n_vocab); NULL and a reason when the device failed. */
     const float *(*logits)(void *self);
     void (*close)(void *self);
+    bool prompts_apart; /* tokens of prompts are multiplied in another arithmetic than generated ones */
 };
 
 /* `plan` is filled by the same arithmetic that allocates: weight_bytes are those the device copies. */

@@ -95,6 +95,16 @@ def test_a_prefix_shared_while_it_runs(model: Path, alone: dict[bool, list[Bits]
         assert answer(llm, [first] * 8) == [alone[False][0]] * 8
 
 
+def test_the_next_turn(model: Path) -> None:
+    """A prompt that goes on after an answer, where that answer was generated a moment ago and where it was not."""
+    first = prompts(1)[0]
+    with LLM(model, threads=2, context=256) as llm:
+        told = answer(llm, [first], tokens=60)[0][0]
+        found = answer(llm, [[*first, *told, 1, 2, 3]])
+    with LLM(model, threads=1, context=256, prefix_cache=False) as llm:
+        assert answer(llm, [[*first, *told, 1, 2, 3]]) == found
+
+
 @pytest.mark.parametrize("prefix_cache", [True, False])
 def test_preemption(model: Path, prefix_cache: bool) -> None:
     """Short prompts with long answers in a pool of 20 blocks: many start, grow, and are preempted. A sequence here has

@@ -136,7 +136,8 @@ class _Trial:
         self._runner = runner
         self._case = case
         self._meter = meter
-        self._scheduler = Scheduler(BlockManager(case.blocks, runner.config.block_size), case.batch)
+        blocks = BlockManager(case.blocks, runner.config.block_size, prompts_apart=runner.prompts_apart)
+        self._scheduler = Scheduler(blocks, case.batch)
         self._salts = count()
         random = np.random.default_rng(1)
         length = case.tokens if case.kind == "prefill" else max(case.depth, 1)
@@ -153,6 +154,8 @@ class _Trial:
 
     def decode(self) -> Repeat:
         seqs = self._submit(range(self._case.batch), more=self._case.tokens + 1)
+        for seq in seqs:
+            seq.prompt_length = self._case.depth  # at depth 0 the token that it begins with counts as generated
         # The cache has no block that is not full, nor a prompt's last token: one step computes these for all.
         while any(seq.computed < self._case.depth for seq in seqs):
             self._step(self._runner.config.max_tokens)

@@ -4,6 +4,8 @@ A full block is immutable and is named by a key that digests its tokens and ever
 again is the same prefix. Releasing a block does not forget it: it waits, findable by its key, in the order of its
 release, until the space is needed. The free list *is* the prefix cache; eviction *is* allocation.
 With `prefix_cache` off no block gets a key, hence none is ever found: there is no other difference.
+With `prompts_apart` generated tokens differ from the same tokens given in a prompt, as they do in the low bits of a
+device that computes each in an arithmetic of its own: an answer is found again by its own sequence only.
 """
 
 from array import array
@@ -13,10 +15,11 @@ from localllm.engine.sequence import Sequence
 
 
 class BlockManager:
-    def __init__(self, n_blocks: int, block_size: int, prefix_cache: bool = True) -> None:
+    def __init__(self, n_blocks: int, block_size: int, prefix_cache: bool = True, prompts_apart: bool = False) -> None:
         self.n_blocks = n_blocks
         self.block_size = block_size
         self.prefix_cache = prefix_cache
+        self.prompts_apart = prompts_apart
         self.free: dict[int, None] = dict.fromkeys(range(n_blocks))  # ordered: least recently released first
         self.refs = [0] * n_blocks
         self.key_of: list[bytes | None] = [None] * n_blocks
@@ -87,5 +90,8 @@ class BlockManager:
         # The salt takes the place of the first block's parent. It is digested apart, lest a salt imitate a key.
         parent = seq.keys[-1] if seq.keys else blake2b(seq.salt, digest_size=16, person=b"cache salt").digest()
         for i in range(len(seq.keys), len(seq.tokens) // size):
-            parent = blake2b(parent + seq.tokens[i * size : (i + 1) * size].tobytes(), digest_size=16).digest()
+            content = seq.tokens[i * size : (i + 1) * size].tobytes()
+            if self.prompts_apart and (i + 1) * size > seq.prompt_length:
+                content += max(0, seq.prompt_length - i * size).to_bytes(2)  # how many are of the prompt
+            parent = blake2b(parent + content, digest_size=16).digest()
             seq.keys.append(parent)

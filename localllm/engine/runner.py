@@ -71,6 +71,7 @@ class Runner:
         self.config = config
         self.n_vocab = int(info.n_vocab)
         self.threads = int(lib.ll_runner_threads(self._handle))
+        self.prompts_apart = bool(lib.ll_runner_prompts_apart(self._handle))
         self._batch = _Batch(config)
         self._sampling = ffi.new("ll_sampling[]", config.max_rows)
         self._prepared: WeakKeyDictionary[Sequence, _Prepared] = WeakKeyDictionary()
@@ -80,14 +81,16 @@ class Runner:
     def step(self, rows: list[Row]) -> list[Sampled]:
         """One drawn token for every row that samples, in their order. Masks are filled while the model computes: they
         depend on the tokens so far alone."""
-        seqs = [row.seq for row in rows if row.samples]
+        ordered = sorted(rows, key=_of_prompt)
+        seqs = [row.seq for row in ordered if row.samples]
         filling = self._fill_masks(seqs)
         try:
-            check(lib.ll_forward(self._handle, self._batch.fill(rows)))
+            check(lib.ll_forward(self._handle, self._batch.fill(ordered)))
         finally:
             if filling is not None:
                 filling.result()
-        return self._draw(seqs)
+        drawn = dict(zip(seqs, self._draw(seqs), strict=True))
+        return [drawn[row.seq] for row in rows if row.samples]
 
     def logits(self, tokens: array[int], blocks: list[int]) -> NDArray[np.float32]:
         """Logits (len(tokens), n_vocab) after each token of a text, whose KV goes to `blocks`."""
@@ -156,6 +159,10 @@ def _fill(bits: NDArray[np.uint32], masks: list[tuple[int, Mask]]) -> None:
         mask.fill(memoryview(bits[i]).cast("B"))
 
 
+def _of_prompt(row: Row) -> bool:
+    return not row.generated
+
+
 class _Batch:
     """An ll_batch and the arrays it points to."""
 
@@ -171,20 +178,24 @@ class _Batch:
         self.struct = ffi.new("ll_batch *", {"max_blocks": width, **pointers})
 
     def fill(self, rows: list[Row], every_token: bool = False) -> Any:
-        """The ll_batch * of these rows; `every_token` asks for the logits of each token, not of each row's last."""
-        end, samples = 0, []
+        """The ll_batch * of these rows, those of generated tokens first. `every_token` asks for the logits of each
+        token, not of each row's last."""
+        end, generated, samples = 0, 0, []
         for i, row in enumerate(rows):
             start, end = end, end + row.count
             self.tokens[start:end] = row.seq.tokens[row.start : row.start + row.count]
             self.row_start[i], self.row_start[i + 1] = start, end
             self.row_pos[i] = row.start
             self.blocks[i, : len(row.seq.blocks)] = row.seq.blocks
+            if row.generated:
+                generated = end
             if row.samples:
                 samples.append(end - 1)
         if every_token:
             samples = list(range(end))
         self.samples[: len(samples)] = samples
         self.struct.n_rows, self.struct.n_tokens, self.struct.n_samples = len(rows), end, len(samples)
+        self.struct.n_generated = generated
         return self.struct
 
 

@@ -69,6 +69,8 @@ class Scheduler:
             count = min(seq.pending, 1 if seq in decoding else spare)
             if least_behind < seq.pending > spare:
                 count = (count + 1) // 2
+            if seq.computed < seq.prompt_length:
+                count = min(count, seq.prompt_length - seq.computed)  # devices may compute the rest differently
             if count == 0:
                 continue
             if lacking := self.blocks.lacking(seq, seq.computed + count):

@@ -71,6 +71,11 @@ class Row:
     count: int
     samples: bool  # the row ends where its sequence ends, so it yields a next token
 
+    @property
+    def generated(self) -> bool:
+        """All of its tokens were generated, not given: devices may compute these differently."""
+        return self.start >= self.seq.prompt_length
+
 
 class Sampled(NamedTuple):
     """A drawn token. Logprobs are natural logarithms of the unmodified softmax, None unless asked for."""

@@ -35,6 +35,7 @@ struct cpu {
     float *parts;            /* states of tiles that are shared out (attend_part_floats) */
     float *normed;           /* (max_tokens, n_embd) */
     struct quants blocks, supers; /* of the widest input */
+    struct prompt prompt;         /* likewise, where the level has prompt kernels */
     uint8_t *scratch;        /* (threads, scratch_bytes) */
     int64_t scratch_bytes, matmul_bytes;
     struct work work;

@@ -32,6 +32,10 @@ static void lay_out(struct cpu *c, const struct model *m, struct arena *a) {
     c->supers.q = arena_take(a, padded * wide, 1);
     c->supers.scale = arena_take(a, padded * (wide / 256), f);
     c->supers.sums = arena_take(a, padded * (wide / 256) * SUPER_SUMS, sizeof(int16_t));
+    if (c->kernels->prompts) {
+        c->prompt.high = arena_take(a, padded * (wide + 32), sizeof(uint16_t));
+        c->prompt.low = arena_take(a, padded * (wide + 32), sizeof(uint16_t));
+    }
     c->work.x = arena_take(a, n * (uint64_t)m->n_embd, f);
     c->work.q = arena_take(a, n * q, f);
     c->work.a = arena_take(a, n * q, f);
@@ -59,6 +63,10 @@ static int configure(struct cpu *c, const struct ll_model *model, const ll_runne
     int64_t tiles = 2 * tile_floats(config->max_tokens) * (int64_t)sizeof(float);
     int64_t attend = attend_scratch(c->attend, m);
     c->matmul_bytes = round_up(c->kernels->scratch(widest_input(m), config->max_tokens));
+    if (c->kernels->prompts) {
+        int64_t bytes = round_up(c->kernels->prompts->scratch(config->max_tokens));
+        if (bytes > c->matmul_bytes) c->matmul_bytes = bytes;
+    }
     c->scratch_bytes = c->matmul_bytes + round_up(tiles > attend ? tiles : attend);
     if (c->kv.block_bytes > INT64_MAX / config->n_blocks)
         return fail(LL_EINVAL, "n_blocks: %d blocks of %lld bytes are more than memory can address", config->n_blocks,
@@ -148,6 +156,14 @@ int cpu_open(struct device *out, const struct ll_model *model, const ll_runner_c
         cpu_close(c);
         return status;
     }
-    *out = (struct device){&cpu_ops, c, &model->view, c->work, c->config.threads, cpu_begin, cpu_logits, cpu_close};
+    *out = (struct device){&cpu_ops,
+                           c,
+                           &model->view,
+                           c->work,
+                           c->config.threads,
+                           cpu_begin,
+                           cpu_logits,
+                           cpu_close,
+                           .prompts_apart = c->kernels->prompts != NULL};
     return LL_OK;
 }

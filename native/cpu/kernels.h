@@ -12,7 +12,11 @@
  *     integer minimum * sum of its q, when it is 256.
  * Float weights (F32, F16, BF16): sixteen lanes, lane j sums columns j, j + 16, ... by fma, rising (a last partial
  * sixteen is filled with zeros); then lanes fold 8 apart, 4 apart, 2 apart, 1 apart.
- * No level may reassociate either sum; every one may tile as it likes. */
+ * No level may reassociate either sum; every one may tile as it likes.
+ *
+ * All this is of generated tokens. A level may have an arithmetic of its own for the tokens of prompts, which come many
+ * at a time and want other instructions: prompts_amx.c. Which one a token gets depends on whether it was generated,
+ * never on the batch, and on the last layer's network and the head all tokens are treated alike. */
 #ifndef KERNELS_H
 #define KERNELS_H
 #include <stdint.h>
@@ -41,6 +45,16 @@ struct activations {
     struct quants supers; /* of 256 columns */
 };
 
+/* Tokens of prompts as bf16, for a level that multiplies them in tiles: n of k columns, filled up with zeros to whole
+ * groups of 16 tokens and whole steps of 32 columns. */
+struct prompt {
+    int32_t n, k;
+    uint16_t *high; /* (groups, steps, 16 pairs of columns, 16 tokens, 2) */
+    uint16_t *low;  /* what `high` leaves of the values, likewise; NULL where only quantized weights follow */
+};
+
+static inline int32_t prompt_steps(int32_t k) { return (k + 31) / 32; }
+
 static inline int32_t group_rows(int32_t n) { return n < GROUP ? n : GROUP; }
 static inline int32_t padded_tokens(int32_t n) { return (n + GROUP - 1) / GROUP * GROUP; }
 
@@ -57,12 +71,24 @@ static inline int64_t scale_at(const struct activations *a, int32_t width, int32
 typedef void matmul_fn(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, float *out,
                        int64_t ld_out, void *scratch);
 
+/* Products of a level that multiplies the tokens of prompts in an arithmetic of their own: prompts_amx.c. */
+struct prompt_kernels {
+    int64_t (*scratch)(int32_t n);
+    /* x: the group's tokens, ld floats apart */
+    void (*pack)(const struct prompt *p, int32_t group, const float *x, int64_t ld);
+    /* as matmul_fn; any type but F32 */
+    void (*matmul)(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct prompt *p, float *out,
+                   int64_t ld_out, void *scratch);
+};
+extern const struct prompt_kernels prompt_kernels_amx;
+
 struct kernels {
     const char *name;
     int64_t (*scratch)(int32_t k, int32_t n); /* bytes a matmul may need for k columns and n tokens */
     void (*quantize_blocks)(const struct activations *a, int32_t token, const float *x); /* x: (k), to a->blocks */
     void (*quantize_supers)(const struct activations *a, int32_t token, const float *x); /* to a->supers */
     matmul_fn *matmul[LL_TYPE_LIMIT]; /* NULL where a type is unknown */
+    const struct prompt_kernels *prompts; /* or NULL: tokens of prompts are multiplied like all others */
     const struct row_kernels *row;    /* float operations on rows: row_kernels.h */
 };
 

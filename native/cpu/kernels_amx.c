@@ -343,6 +343,7 @@ static const struct kernels table = {
     .scratch = scratch,
     .quantize_blocks = quantize_blocks,
     .quantize_supers = quantize_supers,
+    .prompts = &prompt_kernels_amx,
     .row = &row_kernels_avx512,
     .matmul = PRODUCTS,
 };

@@ -1,22 +1,32 @@
 /* The CPU's operations around products. Each has two passes over the team: the tokens' inputs are normed and
- * quantized, then the rows of the weights are shared out. Which worker takes which rows changes no bit. */
+ * quantized, then the rows of the weights are shared out. Which worker takes which rows changes no bit.
+ *
+ * A level may have prompt kernels: then the step's first tokens, those that were generated, go through the quantized
+ * products, and those of prompts, behind them, through the others, one right after the other on the same weights. */
 #include <stdbool.h>
 #include <string.h>
 
 #include "cpu.h"
 #include "quant/formats.h"
 
-enum { TILE_FLOATS = 1 << 16, MAX_ROWS_PER_ITEM = 256, ROW_GROUP = 16 };
+enum { TILE_FLOATS = 1 << 17, MAX_ROWS_PER_ITEM = 256, ROW_GROUP = 16 };
 
-/* Columns that share a scale: what a product of quantized weights asks of its input. */
-enum width { BLOCKS = 1, SUPERS = 2 };
+/* What products ask of their input: columns that share a scale, or, of prompts, the low part too. */
+enum asked { BLOCKS = 1, SUPERS = 2, LOW = 4 };
 
 /* What becomes of a product's output. */
 enum use { STORE, ADD, GLU };
 
+/* The tokens before a product: generated ones and then prompts. */
+struct tokens {
+    struct activations generated;
+    struct prompt prompt;
+};
+
 struct product {
     struct cpu *cpu;
-    struct activations in;
+    struct tokens in;
+    int32_t n; /* of both */
     enum use use;
     int32_t count; /* of the weights below; a GLU's gate and up are one unit */
     const struct linear *w[3];
@@ -30,8 +40,9 @@ struct input {
     const float *x;             /* (n_tokens, k) */
     const float *norm;          /* (k) or NULL: x as it is */
     float eps;
-    unsigned widths; /* which quants the products need: enum width */
-    struct activations out;
+    unsigned asked;             /* enum asked */
+    int32_t k;
+    struct tokens out;
 };
 
 int64_t tile_floats(int32_t max_tokens) {
@@ -41,39 +52,56 @@ int64_t tile_floats(int32_t max_tokens) {
 
 /* ---- inputs ---- */
 
-static void prepare_token(void *arg, int32_t t, int32_t worker) {
-    struct input *in = arg;
-    struct cpu *c = in->cpu;
-    int32_t k = in->out.k;
-    const float *x = in->x + (int64_t)t * k;
-    (void)worker;
-    if (in->norm) {
-        float *normed = c->normed + (int64_t)t * k;
-        c->row->norm(k, x, in->norm, in->eps, normed);
-        x = normed;
-    }
-    if (in->widths & BLOCKS) c->kernels->quantize_blocks(&in->out, t, x);
-    if (in->widths & SUPERS) c->kernels->quantize_supers(&in->out, t, x);
+/* Normed, if the input is to be. */
+static const float *input_row(const struct input *in, int32_t t) {
+    const float *x = in->x + (int64_t)t * in->k;
+    if (!in->norm) return x;
+    float *normed = in->cpu->normed + (int64_t)t * in->k;
+    in->cpu->row->norm(in->k, x, in->norm, in->eps, normed);
+    return normed;
 }
 
-static unsigned widths_of(const struct linear *const *w, int32_t count) {
-    unsigned widths = 0;
+/* Items are generated tokens and then groups of prompt tokens. */
+static void prepare_item(void *arg, int32_t item, int32_t worker) {
+    struct input *in = arg;
+    const struct kernels *kernels = in->cpu->kernels;
+    const struct activations *a = &in->out.generated;
+    (void)worker;
+    if (item < a->n) {
+        const float *x = input_row(in, item);
+        if (in->asked & BLOCKS) kernels->quantize_blocks(a, item, x);
+        if (in->asked & SUPERS) kernels->quantize_supers(a, item, x);
+        return;
+    }
+    const struct prompt *p = &in->out.prompt;
+    int32_t group = item - a->n, from = group * GROUP, end = from + GROUP < p->n ? from + GROUP : p->n;
+    const float *x = input_row(in, a->n + from);
+    for (int32_t t = from + 1; t < end; t++) input_row(in, a->n + t);
+    kernels->prompts->pack(p, group, x, in->k);
+}
+
+static unsigned asked_by(const struct linear *const *w, int32_t count) {
+    unsigned asked = 0;
     for (int32_t i = 0; i < count; i++) {
         enum form form = form_of(w[i]->w.type);
-        if (form != FORM_FLOAT) widths |= is_super(form) ? SUPERS : BLOCKS;
+        asked |= form == FORM_FLOAT ? LOW : is_super(form) ? SUPERS : BLOCKS;
     }
-    return widths;
+    return asked;
 }
 
-static void prepare(struct input *in, int32_t n) {
+static void prepare(struct input *in, const struct step *s) {
     struct cpu *c = in->cpu;
-    in->out.n = n;
-    in->out.ld = in->out.k;
-    in->out.x = in->norm ? c->normed : in->x;
-    in->out.rows = group_rows(n);
-    in->out.blocks = c->blocks;
-    in->out.supers = c->supers;
-    team_run(c->team, in->norm || in->widths ? n : 0, prepare_token, in);
+    int32_t n = s->batch.n_tokens, generated = c->kernels->prompts ? s->batch.n_generated : n;
+    in->out.generated = (struct activations){.n = generated,
+                                             .k = in->k,
+                                             .rows = group_rows(generated),
+                                             .ld = in->k,
+                                             .x = in->norm ? c->normed : in->x,
+                                             .blocks = c->blocks,
+                                             .supers = c->supers};
+    in->out.prompt = (struct prompt){n - generated, in->k, c->prompt.high, in->asked & LOW ? c->prompt.low : NULL};
+    int32_t groups = (n - generated + GROUP - 1) / GROUP;
+    team_run(c->team, generated + groups, prepare_item, in);
 }
 
 /* ---- products ---- */
@@ -85,12 +113,29 @@ static void add_bias(float *out, int64_t ld, int32_t n, int32_t rows, const floa
     }
 }
 
+/* Floats of 32 bits know no other arithmetic. */
+static void multiply_prompt(const struct product *p, const struct tensor *w, const uint8_t *rows_at, int32_t rows,
+                            float *out, int64_t ld, void *scratch) {
+    const struct prompt *prompt = &p->in.prompt;
+    if (w->type != LL_F32) {
+        p->cpu->kernels->prompts->matmul(w->type, rows_at, w->row_bytes, rows, prompt, out, ld, scratch);
+        return;
+    }
+    struct activations a = p->in.generated;
+    a.x += a.n * a.ld;
+    a.n = prompt->n;
+    p->cpu->kernels->matmul[w->type](rows_at, w->row_bytes, rows, &a, out, ld, scratch);
+}
+
 static void multiply(const struct product *p, const struct linear *l, int32_t first, int32_t rows, float *out,
                      int64_t ld, int32_t worker) {
     const struct tensor *w = &l->w;
-    p->cpu->kernels->matmul[w->type](w->data + first * w->row_bytes, w->row_bytes, rows, &p->in, out, ld,
-                                     matmul_scratch(p->cpu, worker));
-    add_bias(out, ld, p->in.n, rows, l->bias ? l->bias + first : NULL);
+    const struct activations *a = &p->in.generated;
+    const uint8_t *from = w->data + first * w->row_bytes;
+    void *scratch = matmul_scratch(p->cpu, worker);
+    if (a->n) p->cpu->kernels->matmul[w->type](from, w->row_bytes, rows, a, out, ld, scratch);
+    if (p->in.prompt.n) multiply_prompt(p, w, from, rows, out + a->n * ld, ld, scratch);
+    add_bias(out, ld, p->n, rows, l->bias ? l->bias + first : NULL);
 }
 
 static void product_item(void *arg, int32_t item, int32_t worker) {
@@ -107,11 +152,11 @@ static void product_item(void *arg, int32_t item, int32_t worker) {
     }
     multiply(p, p->w[i], first, rows, tile, rows, worker);
     if (p->use == GLU) {
-        float *up = tile + (int64_t)p->in.n * rows;
+        float *up = tile + (int64_t)p->n * rows;
         multiply(p, p->w[i + 1], first, rows, up, rows, worker);
-        row->swiglu(p->in.n * rows, tile, up);
+        row->swiglu(p->n * rows, tile, up);
     }
-    for (int32_t t = 0; t < p->in.n; t++) {
+    for (int32_t t = 0; t < p->n; t++) {
         if (p->use == ADD)
             row->add(rows, tile + (int64_t)t * rows, out + (int64_t)t * total);
         else
@@ -128,11 +173,14 @@ static int32_t rows_per_item(const struct cpu *c, int32_t rows, int32_t n) {
     return share > ROW_GROUP ? share : ROW_GROUP;
 }
 
-static void run(struct product *p) {
-    if (p->in.n == 0) return;
+static void multiply_all(struct product *p, struct input *in, const struct step *s) {
+    p->n = s->batch.n_tokens;
+    if (p->n == 0) return;
+    prepare(in, s);
+    p->in = in->out;
     for (int32_t i = 0; i < p->count; i++) {
         int32_t rows = p->w[i]->w.rows;
-        p->rows_per_item[i] = rows_per_item(p->cpu, rows, p->in.n);
+        p->rows_per_item[i] = rows_per_item(p->cpu, rows, p->n);
         p->first_item[i + 1] = p->first_item[i] + (rows + p->rows_per_item[i] - 1) / p->rows_per_item[i];
     }
     team_run(p->cpu->team, p->first_item[p->count], product_item, p);
@@ -163,10 +211,8 @@ static void cpu_norm_qkv(void *dev, const struct model *m, const struct layer *l
                          float *q, float *k, float *v) {
     struct product p = {.cpu = dev, .use = STORE, .count = 3, .w = {&l->q, &l->k, &l->v}, .out = {q, k, v}};
     struct input in = {
-        .cpu = dev, .x = x, .norm = l->attn_norm, .eps = m->norm_eps, .out.k = m->n_embd, .widths = widths_of(p.w, 3)};
-    prepare(&in, s->batch.n_tokens);
-    p.in = in.out;
-    run(&p);
+        .cpu = dev, .x = x, .norm = l->attn_norm, .eps = m->norm_eps, .k = m->n_embd, .asked = asked_by(p.w, 3)};
+    multiply_all(&p, &in, s);
 }
 
 /* Samples rise, so no row is overwritten before it has moved. */
@@ -183,29 +229,23 @@ static void cpu_keep_sampled(void *dev, const struct model *m, const struct step
 
 static void cpu_linear_add(void *dev, const struct linear *w, const struct step *s, const float *from, float *x) {
     struct product p = {.cpu = dev, .use = ADD, .count = 1, .w = {w}, .out = {x}};
-    struct input in = {.cpu = dev, .x = from, .out.k = w->w.cols, .widths = widths_of(p.w, 1)};
-    prepare(&in, s->batch.n_tokens);
-    p.in = in.out;
-    run(&p);
+    struct input in = {.cpu = dev, .x = from, .k = w->w.cols, .asked = asked_by(p.w, 1)};
+    multiply_all(&p, &in, s);
 }
 
 static void cpu_norm_glu(void *dev, const struct model *m, const struct layer *l, const struct step *s, const float *x,
                          float *h) {
     struct product p = {.cpu = dev, .use = GLU, .count = 1, .w = {&l->gate, &l->up}, .out = {h}};
     struct input in = {
-        .cpu = dev, .x = x, .norm = l->ffn_norm, .eps = m->norm_eps, .out.k = m->n_embd, .widths = widths_of(p.w, 2)};
-    prepare(&in, s->batch.n_tokens);
-    p.in = in.out;
-    run(&p);
+        .cpu = dev, .x = x, .norm = l->ffn_norm, .eps = m->norm_eps, .k = m->n_embd, .asked = asked_by(p.w, 2)};
+    multiply_all(&p, &in, s);
 }
 
 static void cpu_head(void *dev, const struct model *m, const struct step *s, const float *x, float *logits) {
     struct product p = {.cpu = dev, .use = STORE, .count = 1, .w = {&m->head}, .out = {logits}};
     struct input in = {
-        .cpu = dev, .x = x, .norm = m->out_norm, .eps = m->norm_eps, .out.k = m->n_embd, .widths = widths_of(p.w, 1)};
-    prepare(&in, s->batch.n_samples);
-    p.in = in.out;
-    run(&p);
+        .cpu = dev, .x = x, .norm = m->out_norm, .eps = m->norm_eps, .k = m->n_embd, .asked = asked_by(p.w, 1)};
+    multiply_all(&p, &in, s);
 }
 
 /* ---- rotation and the KV cache ---- */

@@ -214,8 +214,8 @@ static int cuda_begin(void *self, const ll_batch *b, struct step *out) {
     send(d, s->row_of, h->row_of, n, i);
     send(d, s->position, h->position, n, i);
     send(d, s->rotation, h->rotation, n * (uint64_t)d->model.rope_dims, sizeof(float));
-    out->batch = {b->n_rows,    b->n_tokens, b->n_samples, columns,   s->tokens,
-                  s->row_start, s->row_pos,  s->blocks,    s->samples};
+    out->batch = {b->n_rows, b->n_tokens,  b->n_samples, columns,   b->n_generated,
+                  s->tokens, s->row_start, s->row_pos,   s->blocks, s->samples};
     out->row_of = s->row_of;
     out->position = s->position;
     out->rotation = s->rotation;
@@ -370,7 +370,7 @@ extern "C" int cuda_open(struct device *out, const struct ll_model *model, const
         cuda_close(d);
         return status;
     }
-    *out = {&cuda_ops, d, &d->model, d->work, 1, cuda_begin, cuda_logits, cuda_close};
+    *out = {&cuda_ops, d, &d->model, d->work, 1, cuda_begin, cuda_logits, cuda_close, false};
     return LL_OK;
 }
 

@@ -136,9 +136,12 @@ typedef struct {
 } ll_plan;
 
 /* One step: a ragged batch. Row r brings tokens [row_start[r], row_start[r + 1]) at the positions
- * row_pos[r], row_pos[r] + 1, ... of its sequence, whose earlier positions are already in its blocks. */
+ * row_pos[r], row_pos[r] + 1, ... of its sequence, whose earlier positions are already in its blocks.
+ * Rows of generated tokens come before rows of prompts: a device may have an arithmetic for each, of which this, and
+ * never the batch, decides. */
 typedef struct {
     int32_t n_rows, n_tokens, n_samples, max_blocks;
+    int32_t n_generated;      /* so many of the tokens, whole rows */
     const int32_t *tokens;    /* (n_tokens) */
     const int32_t *row_start; /* (n_rows + 1) */
     const int32_t *row_pos;   /* (n_rows) */
@@ -192,6 +195,8 @@ int ll_plan_runner(const ll_model *model, const ll_runner_config *config, ll_pla
 int ll_runner_open(ll_runner **out, const ll_model *model, const ll_runner_config *config);
 void ll_runner_close(ll_runner *runner);
 int32_t ll_runner_threads(const ll_runner *runner);
+/* 1: tokens of prompts are computed in another arithmetic than generated ones. */
+int32_t ll_runner_prompts_apart(const ll_runner *runner);
 /* out (LL_OPS): all that was done since the runner was opened. LL_EINVAL unless it was opened with `profile`. */
 int ll_runner_work(const ll_runner *runner, ll_op_work *out);
 int ll_forward(ll_runner *runner, const ll_batch *batch);
@@ -226,6 +231,9 @@ int ll_test_decode(int32_t type, const void *src, int64_t n, float *dst);
 /* out (n, rows) = x (n, cols) times the transpose of w (rows, cols), at a level by name (NULL: the one in use). */
 int ll_test_matmul(const char *level, int32_t type, const void *w, int32_t rows, int32_t cols, const float *x,
                    int32_t n, float *out);
+/* The same of a prompt's tokens; LL_EUNSUPPORTED where the level or the type has no arithmetic of its own for them. */
+int ll_test_prompt_matmul(const char *level, int32_t type, const void *w, int32_t rows, int32_t cols, const float *x,
+                          int32_t n, float *out);
 /* Draws from logits (n, n_vocab) that the caller gives: ll_sample without a model. */
 int ll_test_sample(const float *logits, int32_t n_vocab, const ll_sampling *rows, int32_t n, int32_t max_top,
                    int32_t *tokens, float *logprobs, int32_t *top_ids, float *top_logprobs);

@@ -1,8 +1,8 @@
 /* The forward pass of every model we run. An architecture is data: which weights exist, and a few numbers. A weight
  * that is NULL is a step this model does not have. Nothing here knows a model's name or a device.
  *
- * A step is a ragged batch: each row brings some tokens, one while decoding and many in prefill, and nothing below
- * distinguishes the two. */
+ * A step is a ragged batch: each row brings some tokens, one while decoding and many in prefill. Nothing below
+ * distinguishes the two, but a device may multiply tokens of prompts in another arithmetic than generated ones. */
 #include "forward.h"
 
 static void attention(const struct device *d, int32_t i, const struct step *s) {
@@ -26,6 +26,7 @@ static void feed_forward(const struct device *d, int32_t i, const struct step *s
 int forward(const struct device *d, const struct step *s) {
     struct step sampled = *s; /* what is left of the step once no token looks at another any more */
     sampled.batch.n_tokens = s->batch.n_samples;
+    sampled.batch.n_generated = s->batch.n_samples; /* few, wherever they come from */
     int32_t last = d->model->n_layers - 1;
     d->ops->embed(d->self, d->model, s, d->work.x);
     for (int32_t i = 0; i < last; i++) {

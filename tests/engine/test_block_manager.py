@@ -99,6 +99,24 @@ def test_keys_are_the_documented_digest() -> None:
     assert seq.keys == [one, blake2b(one + array("i", [4, 5, 6, 7]).tobytes(), digest_size=16).digest()]
 
 
+def test_an_answer_apart_from_prompts_is_found_by_its_own_sequence_only() -> None:
+    """Blocks of the prompt alone are anyone's; those with a generated token are the sequence's own."""
+    blocks = BlockManager(16, 4, prompts_apart=True)
+    seq = sequence(list(range(6)))
+    seq.tokens.extend(range(6, 17))
+    held = compute(blocks, seq)
+    blocks.drop(seq)
+    turn = sequence(list(range(18)))
+    blocks.share(turn)
+    assert turn.blocks.tolist() == held[:1]
+    shorter = sequence(list(range(5)))
+    shorter.tokens.extend(range(5, 17))
+    blocks.share(shorter)
+    assert shorter.blocks.tolist() == held[:1], "the same tokens, of which one less was given"
+    blocks.share(seq)
+    assert seq.blocks.tolist() == held[:4]
+
+
 def test_switched_off_nothing_has_a_name() -> None:
     blocks = BlockManager(8, 4, prefix_cache=False)
     seq = sequence(list(range(10)))

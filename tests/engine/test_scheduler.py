@@ -220,6 +220,18 @@ def test_patience_does_not_help_one_that_gets_on() -> None:
     assert low.rank[0] == 2
 
 
+def test_a_row_is_of_the_prompt_or_of_the_answer() -> None:
+    target = scheduler(n_blocks=7, prefix_cache=False)
+    seqs = [sequence(distinct(n, 7), max_tokens=13) for n in range(2)]
+    add(target, *seqs)
+    rows = []
+    while target.unfinished:
+        rows += step(target)
+    assert target.preemptions
+    assert all(row.generated or row.start + row.count <= row.seq.prompt_length for row in rows)
+    assert any(row.generated and row.count > 1 for row in rows), "what was generated is computed again, many at a time"
+
+
 def test_recomputed_blocks_are_counted() -> None:
     target = scheduler(n_blocks=7, prefix_cache=False)
     seqs = [sequence(distinct(n, 9), max_tokens=12) for n in range(2)]

@@ -1,0 +1,209 @@
+/* Rows of weights as bf16, columns in their order: what a tile product takes. The values are decode_row()'s, rounded to
+ * the nearest bf16, ties to even; half precision and float tensors have a second part, what the first one leaves.
+ * Needs AVX-512 with VL, BW and BF16. Reads only bytes of the blocks asked for. */
+#ifndef BF16_ROWS_H
+#define BF16_ROWS_H
+#include "lanes.h"
+#include "quant/formats.h"
+#include "quant/half.h"
+
+/* Blocks [first, first + count) of 32 columns of a row; types of 256 columns: first and count are multiples of 8.
+ * low: only types of two parts write it. */
+typedef void bf16_row_fn(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low);
+
+/* ---- 32 columns ---- */
+
+INLINE float half(const uint8_t *p) { return _cvtsh_ss(load_u16(p)); }
+
+INLINE vi pack_bf16(vf first, vf second) { return (vi)_mm512_cvtne2ps_pbh(second, first); }
+
+INLINE vf float_codes(__m128i codes) { return vf_of(_mm512_cvtepi8_epi32(codes)); }
+
+INLINE vi scaled(__m256i codes, float first, float second) {
+    vf a = float_codes(_mm256_castsi256_si128(codes)), b = float_codes(_mm256_extracti128_si256(codes, 1));
+    return pack_bf16(vf_mul(a, vf_set(first)), vf_mul(b, vf_set(second)));
+}
+
+INLINE vi scaled_from(__m256i codes, float first, float second, float min_first, float min_second) {
+    vf a = float_codes(_mm256_castsi256_si128(codes)), b = float_codes(_mm256_extracti128_si256(codes, 1));
+    return pack_bf16(_mm512_add_ps(vf_mul(a, vf_set(first)), vf_set(min_first)),
+                     _mm512_add_ps(vf_mul(b, vf_set(second)), vf_set(min_second)));
+}
+
+INLINE __m256i load_32(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE __m256i bits_of(__m256i x, int from, int mask) {
+    return _mm256_and_si256(_mm256_srli_epi16(x, from), _mm256_set1_epi8((char)mask));
+}
+/* Sixteen bytes hold 32 codes: the first half of the columns in the low nibbles, the second in the high ones. */
+INLINE __m256i nibbles(const void *p) {
+    __m128i b = _mm_loadu_si128((const __m128i *)p);
+    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(b, 4), b), _mm256_set1_epi8(15));
+}
+INLINE __m256i fifth(__m256i low, const uint8_t *bits) {
+    return _mm256_or_si256(low, _mm256_maskz_mov_epi8(load_u32(bits), _mm256_set1_epi8(16)));
+}
+INLINE __m256i minus(__m256i codes, int offset) { return _mm256_sub_epi8(codes, _mm256_set1_epi8((char)offset)); }
+
+/* ---- types whose own block is 32 columns ---- */
+
+/* Four bits choose among sixteen values, given twice, so that the fifth bit of an index does not matter. */
+INLINE vi chosen(const void *qs, vf values) {
+    const vi shift = _mm512_inserti64x4(vi_set32(0), _mm256_set1_epi16(4), 1);
+    __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qs));
+    vi index = _mm512_srlv_epi16(_mm512_cvtepu8_epi16(twice), shift);
+    return _mm512_permutexvar_epi16(index, pack_bf16(values, values));
+}
+
+/* Five bits choose among 32. */
+INLINE vi chosen_5(__m256i index, vf first, vf second) {
+    return _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(index), pack_bf16(first, second));
+}
+
+/* from, from + 1, ... as floats */
+INLINE vf numbers(int from) {
+    return vf_of(vi_add32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), vi_set32(from)));
+}
+INLINE vf table_of(const int8_t *codes) { return float_codes(_mm_loadu_si128((const __m128i *)codes)); }
+INLINE vf times(vf codes, float d) { return vf_mul(codes, vf_set(d)); }
+INLINE vf times_plus(vf codes, float d, float m) { return _mm512_add_ps(times(codes, d), vf_set(m)); }
+
+#define SMALL_ROWS(type, block, value)                                                                     \
+    static void bf16_##type(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low) { \
+        const struct block *s = (const struct block *)row + first;                                         \
+        (void)low;                                                                                         \
+        for (int b = 0; b < count; b++, s++, high += 32) vi_store(high, value);                            \
+    }
+SMALL_ROWS(Q4_0, q4_0, chosen(s->qs, times(numbers(-8), half(s->d))))
+SMALL_ROWS(Q4_1, q4_1, chosen(s->qs, times_plus(numbers(0), half(s->d), half(s->m))))
+SMALL_ROWS(IQ4_NL, iq4_nl, chosen(s->qs, times(table_of(iq4_codes), half(s->d))))
+SMALL_ROWS(MXFP4, mxfp4, chosen(s->qs, times(table_of(mxfp4_codes), e8m0_half(s->e))))
+SMALL_ROWS(Q5_0, q5_0,
+           chosen_5(fifth(nibbles(s->qs), s->qh), times(numbers(-16), half(s->d)), times(numbers(0), half(s->d))))
+SMALL_ROWS(Q5_1, q5_1,
+           chosen_5(fifth(nibbles(s->qs), s->qh), times_plus(numbers(0), half(s->d), half(s->m)),
+                    times_plus(numbers(16), half(s->d), half(s->m))))
+SMALL_ROWS(Q8_0, q8_0, scaled(load_32(s->qs), half(s->d), half(s->d)))
+
+/* ---- types whose own block is 256 columns ---- */
+
+/* Scales, and minima where the type has them, of each sixteen columns. */
+struct scales { float d[16], m[16]; };
+
+INLINE void scales_of(__m128i integers, float d, float *out) {
+    _mm512_storeu_ps(out, vf_mul(float_codes(integers), vf_set(d)));
+}
+
+#define SUPER_ROWS(type, block, set_scales, value)                                                         \
+    static void bf16_##type(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low) { \
+        const struct block *s = (const struct block *)row + first / 8;                                     \
+        (void)low;                                                                                         \
+        for (int b = 0; b < count; b += 8, s++, high += 256) {                                             \
+            struct scales a;                                                                               \
+            set_scales(s, &a);                                                                             \
+            __asm__("" : "+m"(a)); /* or GCC makes shuffles, which are scarce, of loads */                 \
+            UNROLL for (int j = 0; j < 8; j++) vi_store(high + 32 * j, value);                             \
+        }                                                                                                  \
+    }
+
+INLINE void scales_q2_k(const struct q2_k *s, struct scales *a) {
+    __m128i both = _mm_loadu_si128((const __m128i *)s->scales), mask = _mm_set1_epi8(15);
+    scales_of(_mm_and_si128(both, mask), half(s->d), a->d);
+    scales_of(_mm_and_si128(_mm_srli_epi16(both, 4), mask), -half(s->dmin), a->m);
+}
+
+INLINE void scales_q3_k(const struct q3_k *s, struct scales *a) {
+    int8_t sub[16];
+    for (int i = 0; i < 16; i++) {
+        int low = s->scales[i % 8] >> (4 * (i / 8)) & 15, high = s->scales[8 + i % 4] >> (2 * (i / 4)) & 3;
+        sub[i] = (int8_t)((low | high << 4) - 32);
+    }
+    scales_of(_mm_loadu_si128((const __m128i *)sub), half(s->d), a->d);
+}
+
+INLINE __m256i codes_q3_k(const struct q3_k *s, int j) {
+    __m256i low = bits_of(load_32(s->qs + 32 * (j / 4)), 2 * (j % 4), 3);
+    __mmask32 high = _mm256_test_epi8_mask(load_32(s->hmask), _mm256_set1_epi8((char)(1 << j)));
+    return _mm256_mask_sub_epi8(low, ~high, low, _mm256_set1_epi8(4));
+}
+
+/* Eight scales and eight minima of six bits in twelve bytes: four bytes of each kind, then four of their low nibbles,
+ * whose upper two bits lie above the first ones. Each stands for 32 columns. */
+INLINE void scales_k(const uint8_t *packed, float d, float dmin, struct scales *a) {
+    uint32_t s = load_u32(packed), m = load_u32(packed + 4), rest = load_u32(packed + 8), four = 0x0f0f0f0f;
+    uint32_t s1 = (rest & four) | ((s >> 2) & 0x30303030), m1 = ((rest >> 4) & four) | ((m >> 2) & 0x30303030);
+    __m128i both = _mm_setr_epi32((int32_t)(s & 0x3f3f3f3f), (int32_t)s1, (int32_t)(m & 0x3f3f3f3f), (int32_t)m1);
+    vf factors = _mm512_mask_blend_ps(0xff00, vf_set(d), vf_set(-dmin)), values = vf_mul(float_codes(both), factors);
+    _mm512_storeu_ps(a->d, values);
+}
+INLINE void scales_q4_k(const struct q4_k *s, struct scales *a) { scales_k(s->scales, half(s->d), half(s->dmin), a); }
+INLINE void scales_q5_k(const struct q5_k *s, struct scales *a) { scales_k(s->scales, half(s->d), half(s->dmin), a); }
+INLINE __m256i codes_q4_k(const uint8_t *qs, int j) { return bits_of(load_32(qs + 32 * (j / 2)), 4 * (j % 2), 15); }
+INLINE __m256i codes_q5_k(const struct q5_k *s, int j) {
+    __mmask32 high = _mm256_test_epi8_mask(load_32(s->qh), _mm256_set1_epi8((char)(1 << j)));
+    return _mm256_or_si256(codes_q4_k(s->qs, j), _mm256_maskz_mov_epi8(high, _mm256_set1_epi8(16)));
+}
+
+INLINE void scales_q6_k(const struct q6_k *s, struct scales *a) {
+    scales_of(_mm_loadu_si128((const __m128i *)s->scales), half(s->d), a->d);
+}
+INLINE __m256i codes_q6_k(const struct q6_k *s, int j) {
+    __m256i low = bits_of(load_32(s->ql + 64 * (j / 4) + 32 * (j % 2)), 4 * (j % 4 / 2), 15);
+    __m256i high = bits_of(load_32(s->qh + 32 * (j / 4)), 2 * (j % 4), 3);
+    return minus(_mm256_or_si256(low, _mm256_slli_epi16(high, 4)), 32);
+}
+
+INLINE void scales_iq4_xs(const struct iq4_xs *s, struct scales *a) {
+    uint32_t high = load_u16(s->scales_h);
+    int8_t sub[16] = {0};
+    for (int j = 0; j < 8; j++)
+        sub[j] = (int8_t)(((s->scales_l[j / 2] >> (4 * (j % 2)) & 15) | (high >> 2 * j & 3) << 4) - 32);
+    scales_of(_mm_loadu_si128((const __m128i *)sub), half(s->d), a->d);
+}
+
+/* Nibbles of 32 bytes choose for block j, or for the one after it. */
+INLINE vi chosen_k(const struct q4_k *s, const struct scales *a, int j) {
+    int i = j & ~1;
+    vi bytes = _mm512_cvtepu8_epi16(load_32(s->qs + 16 * i));
+    vi values =
+        pack_bf16(times_plus(numbers(0), a->d[i], a->d[8 + i]), times_plus(numbers(0), a->d[i + 1], a->d[9 + i]));
+    vi index = j % 2 ? vi_or(_mm512_srli_epi16(bytes, 4), vi_set16(16)) : vi_and(bytes, vi_set16(15));
+    return _mm512_permutexvar_epi16(index, values);
+}
+
+#define TWO(j) a.d[2 * (j)], a.d[2 * (j) + 1]
+#define TWO_MINIMA(j) a.m[2 * (j)], a.m[2 * (j) + 1]
+SUPER_ROWS(Q2_K, q2_k, scales_q2_k,
+           scaled_from(bits_of(load_32(s->qs + 32 * (j / 4)), 2 * (j % 4), 3), TWO(j), TWO_MINIMA(j)))
+SUPER_ROWS(Q3_K, q3_k, scales_q3_k, scaled(codes_q3_k(s, j), TWO(j)))
+SUPER_ROWS(Q4_K, q4_k, scales_q4_k, chosen_k(s, &a, j))
+SUPER_ROWS(Q5_K, q5_k, scales_q5_k,
+           chosen_5(codes_q5_k(s, j), times_plus(numbers(0), a.d[j], a.d[8 + j]),
+                    times_plus(numbers(16), a.d[j], a.d[8 + j])))
+SUPER_ROWS(Q6_K, q6_k, scales_q6_k, scaled(codes_q6_k(s, j), TWO(j)))
+SUPER_ROWS(IQ4_XS, iq4_xs, scales_iq4_xs, chosen(s->qs + 16 * j, times(table_of(iq4_codes), a.d[j])))
+
+/* ---- floats ---- */
+
+static void bf16_BF16(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low) {
+    (void)low;
+    memcpy(high, row + 64 * first, 64 * (size_t)count);
+}
+
+/* Values as a bf16 and what it leaves, as another. */
+INLINE void split_bf16(vf first, vf second, void *high, void *low) {
+    vi top = pack_bf16(first, second);
+    vf a = vf_bits(vi_shl32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(top)), 16));
+    vf b = vf_bits(vi_shl32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(top, 1)), 16));
+    vi_store(high, top);
+    vi_store(low, pack_bf16(_mm512_sub_ps(first, a), _mm512_sub_ps(second, b)));
+}
+
+static void bf16_F16(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low) {
+    row += 64 * first;
+    for (int b = 0; b < count; b++, row += 64, high += 32, low += 32) {
+        vf one = _mm512_cvtph_ps(load_32(row)), two = _mm512_cvtph_ps(load_32(row + 32));
+        split_bf16(one, two, high, low);
+    }
+}
+
+#endif

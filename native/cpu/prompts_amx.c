@@ -1,0 +1,241 @@
+/* Products of the tokens of prompts at level amx: bf16 tiles. Weights become bf16 (bf16_rows.h), activations too, and
+ * one tile product after the other adds 32 columns to 16 rows by 16 tokens of float32, in the order of the columns, so
+ * neither how the work is cut nor who else is in the batch shows in the bits. Half-precision weights have two parts,
+ * and activations beside float weights too: their products, less the product of both low parts, follow each other.
+ *
+ * Twice as fast as tiles of int8 (kernels_amx.c), whose sums must leave the tiles every 32 or 256 columns to be scaled,
+ * and more exact. But one token alone would wait for its weights to be unpacked, hence only prompts come here.
+ *
+ * The inner loop is the only work that counts: two tiles of rows by two of tokens, so that four tile products come on
+ * four tile loads. Around it, weights are unpacked DEPTH columns at a time for ROWS rows, which lie in the second-level
+ * cache while all tokens pass; 32 tokens' DEPTH columns lie in the first. Sums wait between depths as tiles in memory.
+ *
+ * A tile product flushes denormals to zero, and rounds like fmaf but in its own order: of 32 columns the even ones in
+ * a chain of fused multiply-adds, the odd ones in another, whose sum is added (Intel, TDPBF16PS). */
+#include "bf16_rows.h"
+#include "kernels.h"
+#include "quant/types.h"
+
+enum { SIDE = 16, DEPTH = 256, ROWS = 256, STEP = 32, STEPS = DEPTH / STEP, PITCH = DEPTH + STEP };
+
+/* bf16 weights, a little apart so that the rows of a tile do not share a cache set: (parts, rows, PITCH). */
+struct prompt_work {
+    _Alignas(64) uint16_t weights[2][ROWS][PITCH];
+    _Alignas(64) float sums[][SIDE][SIDE]; /* (groups of tokens, tiles of rows): rows by tokens */
+};
+
+static int64_t scratch_bytes(int32_t n) {
+    return (int64_t)sizeof(struct prompt_work) + padded_tokens(n) / SIDE * (ROWS / SIDE) * SIDE * SIDE * 4;
+}
+
+/* ---- activations ---- */
+
+/* Where 32 columns of a group lie: DEPTH columns of every group, then the next ones. */
+static int64_t tile_at(const struct prompt *p, int32_t group, int32_t step) {
+    int32_t steps = prompt_steps(p->k), first = step / STEPS * STEPS,
+            here = steps - first < STEPS ? steps - first : STEPS;
+    return ((int64_t)first * (padded_tokens(p->n) / SIDE) + (int64_t)group * here + (step - first)) * SIDE * STEP;
+}
+
+/* Sixteen registers of sixteen 32-bit lanes: rows become columns. */
+INLINE void transpose(vi r[SIDE]) {
+    vi t[SIDE];
+    UNROLL for (int i = 0; i < SIDE; i += 4) {
+        vi a = vi_low32(r[i], r[i + 1]), b = vi_high32(r[i], r[i + 1]);
+        vi c = vi_low32(r[i + 2], r[i + 3]), d = vi_high32(r[i + 2], r[i + 3]);
+        t[i] = vi_low64(a, c);
+        t[i + 1] = vi_high64(a, c);
+        t[i + 2] = vi_low64(b, d);
+        t[i + 3] = vi_high64(b, d);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        vi a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x44), b = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xee);
+        vi c = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x44), d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xee);
+        r[i] = _mm512_shuffle_i32x4(a, c, 0x88);
+        r[i + 4] = _mm512_shuffle_i32x4(a, c, 0xdd);
+        r[i + 8] = _mm512_shuffle_i32x4(b, d, 0x88);
+        r[i + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+}
+
+/* 32 columns of a token; those past the end are 0. */
+INLINE void load_step(const float *x, int32_t left, vf out[2]) {
+    __mmask32 mask = left >= STEP ? 0xffffffffu : (1u << left) - 1;
+    out[0] = _mm512_maskz_loadu_ps((__mmask16)mask, x);
+    out[1] = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16);
+}
+
+static void pack(const struct prompt *p, int32_t group, const float *x, int64_t ld) {
+    int32_t steps = prompt_steps(p->k), here = p->n - group * SIDE < SIDE ? p->n - group * SIDE : SIDE;
+    for (int32_t s = 0; s < steps; s++) {
+        vi high[SIDE], low[SIDE];
+        for (int t = 0; t < SIDE; t++) {
+            vf v[2] = {vf_set(0), vf_set(0)};
+            if (t < here) load_step(x + t * ld + s * STEP, p->k - s * STEP, v);
+            if (p->low)
+                split_bf16(v[0], v[1], &high[t], &low[t]);
+            else
+                high[t] = pack_bf16(v[0], v[1]);
+        }
+        int64_t at = tile_at(p, group, s);
+        transpose(high);
+        for (int i = 0; i < SIDE; i++) vi_store(p->high + at + i * STEP, high[i]);
+        if (!p->low) continue;
+        transpose(low);
+        for (int i = 0; i < SIDE; i++) vi_store(p->low + at + i * STEP, low[i]);
+    }
+}
+
+/* ---- products ---- */
+
+static void enter_tiles(void) {
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+    __asm__ volatile("" : : "r"(&config) : "memory"); /* GCC 12 thinks that only its first bytes are read */
+    _tile_loadconfig(&config);
+}
+
+/* What is multiplied with what: parts of the weights with parts of the tokens. */
+struct terms {
+    int count;
+    int weight[3], token[3];
+};
+
+/* What is needed soon, fetched into the second-level cache a little at a time. */
+struct ahead { const char *at, *end; };
+
+INLINE void fetch(struct ahead *a, int lines) {
+    for (int i = 0; i < lines; i++, a->at += 64)
+        if (a->at < a->end) _mm_prefetch(a->at, _MM_HINT_T1);
+}
+
+/* Up to two tiles of rows times up to two groups of tokens, `steps` times 32 columns of them. */
+INLINE void block(int tall, int wide, const struct terms *terms, const uint16_t *const weights[2],
+                  const uint16_t *const tokens[2], int64_t group, int steps, bool first, float (*sums)[SIDE][SIDE],
+                  int64_t next, struct ahead *ahead) {
+    const int64_t row_bytes = sizeof(uint16_t) * PITCH;
+    if (first) {
+        _tile_zero(0);
+        if (tall > 1) _tile_zero(1);
+        if (wide > 1) _tile_zero(2);
+        if (tall > 1 && wide > 1) _tile_zero(3);
+    } else {
+        _tile_loadd(0, sums[0], 64);
+        if (tall > 1) _tile_loadd(1, sums[1], 64);
+        if (wide > 1) _tile_loadd(2, sums[next], 64);
+        if (tall > 1 && wide > 1) _tile_loadd(3, sums[next + 1], 64);
+    }
+    for (int s = 0; s < steps; s++) {
+        for (int i = 0; i < terms->count; i++) {
+            fetch(ahead, tall * wide);
+            const uint16_t *w = weights[terms->weight[i]] + s * STEP;
+            const uint16_t *x = tokens[terms->token[i]] + s * SIDE * STEP;
+            _tile_loadd(4, w, row_bytes);
+            _tile_loadd(6, x, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            if (tall > 1) {
+                _tile_loadd(5, w + SIDE * PITCH, row_bytes);
+                _tile_dpbf16ps(1, 5, 6);
+            }
+            if (wide > 1) {
+                _tile_loadd(7, x + group, 64);
+                _tile_dpbf16ps(2, 4, 7);
+                if (tall > 1) _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+    }
+    _tile_stored(0, sums[0], 64);
+    if (tall > 1) _tile_stored(1, sums[1], 64);
+    if (wide > 1) _tile_stored(2, sums[next], 64);
+    if (tall > 1 && wide > 1) _tile_stored(3, sums[next + 1], 64);
+}
+
+/* All tokens times the unpacked rows, `tiles` tiles of them. */
+INLINE void blocks(const struct terms *terms, const struct prompt *p, int32_t first, int steps, int tiles,
+                   struct prompt_work *work) {
+    int32_t groups = padded_tokens(p->n) / SIDE;
+    int64_t group = (int64_t)steps * SIDE * STEP;
+    int32_t next = first + steps < prompt_steps(p->k) ? first + steps : 0;
+    struct ahead ahead = {(const char *)(p->high + tile_at(p, 0, next)), NULL};
+    ahead.end = ahead.at + groups * group * 2;
+    for (int t = 0; t < tiles; t += 2) {
+        const uint16_t *weights[2] = {work->weights[0][t * SIDE], work->weights[1][t * SIDE]};
+        for (int32_t g = 0; g < groups; g += 2) {
+            const uint16_t *tokens[2] = {p->high + tile_at(p, g, first), p->low ? p->low + tile_at(p, g, first) : NULL};
+            float (*sums)[SIDE][SIDE] = work->sums + (int64_t)g * tiles + t;
+            bool tall = t + 1 < tiles, wide = g + 1 < groups;
+            if (tall && wide)
+                block(2, 2, terms, weights, tokens, group, steps, first == 0, sums, tiles, &ahead);
+            else if (tall)
+                block(2, 1, terms, weights, tokens, group, steps, first == 0, sums, tiles, &ahead);
+            else if (wide)
+                block(1, 2, terms, weights, tokens, group, steps, first == 0, sums, tiles, &ahead);
+            else
+                block(1, 1, terms, weights, tokens, group, steps, first == 0, sums, tiles, &ahead);
+        }
+    }
+}
+
+static void store_sums(const struct prompt_work *work, int32_t rows, int32_t n, float *out, int64_t ld_out) {
+    int tiles = (rows + SIDE - 1) / SIDE;
+    for (int32_t t = 0; t < n; t += SIDE) {
+        for (int i = 0; i < tiles; i++) {
+            int left = rows - i * SIDE;
+            __mmask16 mask = left >= SIDE ? 0xffff : (__mmask16)((1u << left) - 1);
+            vi r[SIDE];
+            UNROLL for (int j = 0; j < SIDE; j++) r[j] = vi_load(work->sums[t / SIDE * tiles + i][j]);
+            transpose(r);
+            for (int j = 0; j < SIDE && t + j < n; j++)
+                _mm512_mask_storeu_epi32(out + (t + j) * ld_out + i * SIDE, mask, r[j]);
+        }
+    }
+}
+
+static bf16_row_fn *const row_of[LL_TYPE_LIMIT] = {
+    [LL_F16] = bf16_F16,       [LL_BF16] = bf16_BF16,     [LL_Q4_0] = bf16_Q4_0,   [LL_Q4_1] = bf16_Q4_1,
+    [LL_Q5_0] = bf16_Q5_0,     [LL_Q5_1] = bf16_Q5_1,     [LL_Q8_0] = bf16_Q8_0,   [LL_Q2_K] = bf16_Q2_K,
+    [LL_Q3_K] = bf16_Q3_K,     [LL_Q4_K] = bf16_Q4_K,     [LL_Q5_K] = bf16_Q5_K,   [LL_Q6_K] = bf16_Q6_K,
+    [LL_IQ4_NL] = bf16_IQ4_NL, [LL_IQ4_XS] = bf16_IQ4_XS, [LL_MXFP4] = bf16_MXFP4,
+};
+
+/* Columns of floats need not be a multiple of 32: the last ones are filled up with zeros. */
+static void unpack(int32_t type, const uint8_t *row, int32_t k, int32_t first, int count, uint16_t *high,
+                   uint16_t *low) {
+    int left = k - first * STEP, whole = left < count * STEP ? left / STEP : count;
+    row_of[type](row, first, whole, high, low);
+    if (whole == count) return;
+    uint16_t last[STEP] = {0};
+    memcpy(last, row + 64 * (int64_t)(first + whole), sizeof *last * (size_t)(left % STEP));
+    row_of[type]((const uint8_t *)last, 0, 1, high + whole * STEP, low + whole * STEP);
+}
+
+static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct prompt *p, float *out,
+                   int64_t ld_out, void *scratch) {
+    static const struct terms one = {1, {0}, {0}}, two = {2, {0, 0}, {0, 1}}, three = {3, {0, 0, 1}, {0, 1, 0}};
+    struct prompt_work *work = scratch;
+    int32_t steps = prompt_steps(p->k);
+    enter_tiles();
+    for (int32_t r = 0; r < rows; r += ROWS) {
+        int32_t here = rows - r < ROWS ? rows - r : ROWS, tiles = (here + SIDE - 1) / SIDE;
+        for (int32_t first = 0; first < steps; first += STEPS) {
+            int count = steps - first < STEPS ? steps - first : STEPS;
+            for (int32_t i = 0; i < here; i++)
+                unpack(type, w + (r + i) * row_bytes, p->k, first, count, work->weights[0][i], work->weights[1][i]);
+            __asm__ volatile("" : : : "memory"); /* GCC does not know that loading a tile reads memory */
+            if (type == LL_F16)
+                blocks(&three, p, first, count, tiles, work);
+            else if (type == LL_BF16)
+                blocks(&two, p, first, count, tiles, work);
+            else
+                blocks(&one, p, first, count, tiles, work);
+        }
+        __asm__ volatile("" : : : "memory");
+        store_sums(work, here, p->n, out + r, ld_out);
+    }
+    _tile_release();
+}
+
+const struct prompt_kernels prompt_kernels_amx = {scratch_bytes, pack, matmul};

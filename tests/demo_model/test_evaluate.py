@@ -15,10 +15,8 @@ def test_two_hundred_different_cases_of_the_whole_world() -> None:
     assert len({tuple(case["turns"]) for case in cases}) == 200
     assert sum(len(case["turns"]) > 1 for case in cases) >= 15
     for category in (
-        ("small talk identity commands sums differences products follow-ups counting facts stories memory outside")
-        .replace("small talk", "small_talk")
-        .split()
-    ):
+        "small talk identity commands sums differences products follow-ups counting facts stories memory outside"
+    ).replace("small talk", "small_talk").split():
         assert Counter(case["category"].replace(" ", "_") for case in cases)[category] >= 8
 
 

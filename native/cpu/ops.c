@@ -145,22 +145,18 @@ static void product_item(void *arg, int32_t item, int32_t worker) {
     while (item >= p->first_item[i + 1]) i++;
     int32_t total = p->w[i]->w.rows, first = (item - p->first_item[i]) * p->rows_per_item[i];
     int32_t rows = total - first < p->rows_per_item[i] ? total - first : p->rows_per_item[i];
-    float *out = p->out[i] + first, *tile = op_scratch(p->cpu, worker);
+    float *out = p->out[i] + first, *tile = op_scratch(p->cpu, worker), *up = tile + (int64_t)p->n * rows;
     if (p->use == STORE) {
         multiply(p, p->w[i], first, rows, out, total, worker);
         return;
     }
     multiply(p, p->w[i], first, rows, tile, rows, worker);
-    if (p->use == GLU) {
-        float *up = tile + (int64_t)p->n * rows;
-        multiply(p, p->w[i + 1], first, rows, up, rows, worker);
-        row->swiglu(p->n * rows, tile, up);
-    }
-    for (int32_t t = 0; t < p->n; t++) {
+    if (p->use == GLU) multiply(p, p->w[i + 1], first, rows, up, rows, worker);
+    for (int32_t t = 0; t < p->n; t++, tile += rows, up += rows, out += total) {
         if (p->use == ADD)
-            row->add(rows, tile + (int64_t)t * rows, out + (int64_t)t * total);
+            row->add(rows, tile, out);
         else
-            memcpy(out + (int64_t)t * total, tile + (int64_t)t * rows, (size_t)rows * sizeof *out);
+            row->swiglu(rows, tile, up, out);
     }
 }
 

@@ -21,11 +21,16 @@ enum { SIDE = 16, DEPTH = 256, ROWS = 256, STEP = 32, STEPS = DEPTH / STEP, PITC
 /* bf16 weights, a little apart so that the rows of a tile do not share a cache set: (parts, rows, PITCH). */
 struct prompt_work {
     _Alignas(64) uint16_t weights[2][ROWS][PITCH];
-    _Alignas(64) float sums[][SIDE][SIDE]; /* (groups of tokens, tiles of rows): rows by tokens */
+    _Alignas(64) float sums[][SIDE][SIDE]; /* rows by tokens: sums_at() */
 };
 
+/* Where the sums of a tile of rows and a group of tokens lie: in fours, as block() takes them, one after the other. */
+static int64_t sums_at(int32_t groups, int32_t tile, int32_t group) {
+    return ((int64_t)(tile / 2) * ((groups + 1) / 2) + group / 2) * 4 + group % 2 * 2 + tile % 2;
+}
+
 static int64_t scratch_bytes(int32_t n) {
-    return (int64_t)sizeof(struct prompt_work) + padded_tokens(n) / SIDE * (ROWS / SIDE) * SIDE * SIDE * 4;
+    return (int64_t)sizeof(struct prompt_work) + sums_at(padded_tokens(n) / SIDE, ROWS / SIDE, 0) * SIDE * SIDE * 4;
 }
 
 /* ---- activations ---- */
@@ -115,7 +120,7 @@ INLINE void fetch(struct ahead *a, int lines) {
 /* Up to two tiles of rows times up to two groups of tokens, `steps` times 32 columns of them. */
 INLINE void block(int tall, int wide, const struct terms *terms, const uint16_t *const weights[2],
                   const uint16_t *const tokens[2], int64_t group, int steps, bool first, float (*sums)[SIDE][SIDE],
-                  int64_t next, struct ahead *ahead) {
+                  struct ahead *ahead) {
     const int64_t row_bytes = sizeof(uint16_t) * PITCH;
     if (first) {
         _tile_zero(0);
@@ -125,8 +130,8 @@ INLINE void block(int tall, int wide, const struct terms *terms, const uint16_t 
     } else {
         _tile_loadd(0, sums[0], 64);
         if (tall > 1) _tile_loadd(1, sums[1], 64);
-        if (wide > 1) _tile_loadd(2, sums[next], 64);
-        if (tall > 1 && wide > 1) _tile_loadd(3, sums[next + 1], 64);
+        if (wide > 1) _tile_loadd(2, sums[2], 64);
+        if (tall > 1 && wide > 1) _tile_loadd(3, sums[3], 64);
     }
     for (int s = 0; s < steps; s++) {
         for (int i = 0; i < terms->count; i++) {
@@ -149,8 +154,8 @@ INLINE void block(int tall, int wide, const struct terms *terms, const uint16_t 
     }
     _tile_stored(0, sums[0], 64);
     if (tall > 1) _tile_stored(1, sums[1], 64);
-    if (wide > 1) _tile_stored(2, sums[next], 64);
-    if (tall > 1 && wide > 1) _tile_stored(3, sums[next + 1], 64);
+    if (wide > 1) _tile_stored(2, sums[2], 64);
+    if (tall > 1 && wide > 1) _tile_stored(3, sums[3], 64);
 }
 
 /* All tokens times the unpacked rows, `tiles` tiles of them. */
@@ -165,28 +170,29 @@ INLINE void blocks(const struct terms *terms, const struct prompt *p, int32_t fi
         const uint16_t *weights[2] = {work->weights[0][t * SIDE], work->weights[1][t * SIDE]};
         for (int32_t g = 0; g < groups; g += 2) {
             const uint16_t *tokens[2] = {p->high + tile_at(p, g, first), p->low ? p->low + tile_at(p, g, first) : NULL};
-            float (*sums)[SIDE][SIDE] = work->sums + (int64_t)g * tiles + t;
+            float (*sums)[SIDE][SIDE] = work->sums + sums_at(groups, t, g);
             bool tall = t + 1 < tiles, wide = g + 1 < groups;
             if (tall && wide)
-                block(2, 2, terms, weights, tokens, group, steps, first == 0, sums, tiles, &ahead);
+                block(2, 2, terms, weights, tokens, group, steps, first == 0, sums, &ahead);
             else if (tall)
-                block(2, 1, terms, weights, tokens, group, steps, first == 0, sums, tiles, &ahead);
+                block(2, 1, terms, weights, tokens, group, steps, first == 0, sums, &ahead);
             else if (wide)
-                block(1, 2, terms, weights, tokens, group, steps, first == 0, sums, tiles, &ahead);
+                block(1, 2, terms, weights, tokens, group, steps, first == 0, sums, &ahead);
             else
-                block(1, 1, terms, weights, tokens, group, steps, first == 0, sums, tiles, &ahead);
+                block(1, 1, terms, weights, tokens, group, steps, first == 0, sums, &ahead);
         }
     }
 }
 
 static void store_sums(const struct prompt_work *work, int32_t rows, int32_t n, float *out, int64_t ld_out) {
     int tiles = (rows + SIDE - 1) / SIDE;
+    int32_t groups = padded_tokens(n) / SIDE;
     for (int32_t t = 0; t < n; t += SIDE) {
         for (int i = 0; i < tiles; i++) {
             int left = rows - i * SIDE;
             __mmask16 mask = left >= SIDE ? 0xffff : (__mmask16)((1u << left) - 1);
             vi r[SIDE];
-            UNROLL for (int j = 0; j < SIDE; j++) r[j] = vi_load(work->sums[t / SIDE * tiles + i][j]);
+            UNROLL for (int j = 0; j < SIDE; j++) r[j] = vi_load(work->sums[sums_at(groups, i, t / SIDE)][j]);
             transpose(r);
             for (int j = 0; j < SIDE && t + j < n; j++)
                 _mm512_mask_storeu_epi32(out + (t + j) * ld_out + i * SIDE, mask, r[j]);

@@ -10,8 +10,8 @@ struct row_kernels {
     /* out = x / rms(x) * w (Zhang and Sennrich 2019); out may be x */
     void (*norm)(int32_t n, const float *x, const float *w, float eps, float *out);
     void (*add)(int32_t n, const float *in, float *x);
-    /* gate = silu(gate) * up */
-    void (*swiglu)(int32_t n, float *gate, const float *up);
+    /* out = silu(gate) * up */
+    void (*swiglu)(int32_t n, const float *gate, const float *up, float *out);
     /* rotates the first `dims` of a head by (dims / 2, 2) cosines and sines */
     void (*rotate)(enum rope_style style, int32_t dims, const float *rotation, float *head);
     /* one row of n values as a KV type */

@@ -31,10 +31,10 @@ V16_INLINE v16 swiglu16(v16 gate, v16 up) {
     return v16_mul(v16_div(gate, v16_add(v16_set(1.0f), e)), up);
 }
 
-static void swiglu(int32_t n, float *gate, const float *up) {
+static void swiglu(int32_t n, const float *gate, const float *up, float *out) {
     int32_t i = 0, rest = n % 16;
-    for (; i + 16 <= n; i += 16) v16_store(gate + i, swiglu16(v16_load(gate + i), v16_load(up + i)));
-    if (rest) v16_store_part(gate + i, swiglu16(v16_load_part(gate + i, rest), v16_load_part(up + i, rest)), rest);
+    for (; i + 16 <= n; i += 16) v16_store(out + i, swiglu16(v16_load(gate + i), v16_load(up + i)));
+    if (rest) v16_store_part(out + i, swiglu16(v16_load_part(gate + i, rest), v16_load_part(up + i, rest)), rest);
 }
 
 static void rotate(enum rope_style style, int32_t dims, const float *rotation, float *head) {

@@ -109,12 +109,23 @@ struct terms {
     int weight[3], token[3];
 };
 
-/* What is needed soon, fetched into the second-level cache a little at a time. */
-struct ahead { const char *at, *end; };
+/* What is needed next, fetched into the second-level cache a little at a time: the tokens' next columns, and the pieces
+ * of rows of weights that will be unpacked. */
+struct ahead {
+    const char *at, *end;
+    const uint8_t *row; /* of the first piece */
+    int64_t row_bytes;
+    int rows, bytes, each; /* pieces left, bytes of one, pieces per block */
+};
 
 INLINE void fetch(struct ahead *a, int lines) {
     for (int i = 0; i < lines; i++, a->at += 64)
         if (a->at < a->end) _mm_prefetch(a->at, _MM_HINT_T1);
+}
+
+INLINE void fetch_rows(struct ahead *a) {
+    for (int i = 0; i < a->each && a->rows > 0; i++, a->rows--, a->row += a->row_bytes)
+        for (int at = 0; at < a->bytes; at += 64) _mm_prefetch((const char *)a->row + at, _MM_HINT_T1);
 }
 
 /* Up to two tiles of rows times up to two groups of tokens, `steps` times 32 columns of them. */
@@ -160,18 +171,21 @@ INLINE void block(int tall, int wide, const struct terms *terms, const uint16_t 
 
 /* All tokens times the unpacked rows, `tiles` tiles of them. */
 INLINE void blocks(const struct terms *terms, const struct prompt *p, int32_t first, int steps, int tiles,
-                   struct prompt_work *work) {
+                   const struct ahead *weights_ahead, struct prompt_work *work) {
     int32_t groups = padded_tokens(p->n) / SIDE;
     int64_t group = (int64_t)steps * SIDE * STEP;
     int32_t next = first + steps < prompt_steps(p->k) ? first + steps : 0;
-    struct ahead ahead = {(const char *)(p->high + tile_at(p, 0, next)), NULL};
+    struct ahead ahead = *weights_ahead;
+    ahead.at = (const char *)(p->high + tile_at(p, 0, next));
     ahead.end = ahead.at + groups * group * 2;
+    ahead.each = ahead.rows / ((tiles + 1) / 2 * ((groups + 1) / 2)) + 1;
     for (int t = 0; t < tiles; t += 2) {
         const uint16_t *weights[2] = {work->weights[0][t * SIDE], work->weights[1][t * SIDE]};
         for (int32_t g = 0; g < groups; g += 2) {
             const uint16_t *tokens[2] = {p->high + tile_at(p, g, first), p->low ? p->low + tile_at(p, g, first) : NULL};
             float (*sums)[SIDE][SIDE] = work->sums + sums_at(groups, t, g);
             bool tall = t + 1 < tiles, wide = g + 1 < groups;
+            fetch_rows(&ahead);
             if (tall && wide)
                 block(2, 2, terms, weights, tokens, group, steps, first == 0, sums, &ahead);
             else if (tall)
@@ -218,6 +232,19 @@ static void unpack(int32_t type, const uint8_t *row, int32_t k, int32_t first, i
     row_of[type]((const uint8_t *)last, 0, 1, high + whole * STEP, low + whole * STEP);
 }
 
+/* The same rows' columns from step `next` on, or those after them from their beginning. */
+static struct ahead next_rows(const uint8_t *w, int64_t row_bytes, int32_t here, int32_t left, int next, int steps) {
+    struct ahead a = {.row = w + row_bytes * next / steps, .row_bytes = row_bytes, .rows = here};
+    int last = steps - next < STEPS ? steps - next : STEPS;
+    if (next == steps) {
+        a.row = w + here * row_bytes;
+        a.rows = left < ROWS ? left : ROWS;
+        last = steps < STEPS ? steps : STEPS;
+    }
+    a.bytes = (int)(row_bytes * last / steps);
+    return a;
+}
+
 static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct prompt *p, float *out,
                    int64_t ld_out, void *scratch) {
     static const struct terms one = {1, {0}, {0}}, two = {2, {0, 0}, {0, 1}}, three = {3, {0, 0, 1}, {0, 1, 0}};
@@ -228,15 +255,16 @@ static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t ro
         int32_t here = rows - r < ROWS ? rows - r : ROWS, tiles = (here + SIDE - 1) / SIDE;
         for (int32_t first = 0; first < steps; first += STEPS) {
             int count = steps - first < STEPS ? steps - first : STEPS;
+            struct ahead ahead = next_rows(w + r * row_bytes, row_bytes, here, rows - r - here, first + count, steps);
             for (int32_t i = 0; i < here; i++)
                 unpack(type, w + (r + i) * row_bytes, p->k, first, count, work->weights[0][i], work->weights[1][i]);
             __asm__ volatile("" : : : "memory"); /* GCC does not know that loading a tile reads memory */
             if (type == LL_F16)
-                blocks(&three, p, first, count, tiles, work);
+                blocks(&three, p, first, count, tiles, &ahead, work);
             else if (type == LL_BF16)
-                blocks(&two, p, first, count, tiles, work);
+                blocks(&two, p, first, count, tiles, &ahead, work);
             else
-                blocks(&one, p, first, count, tiles, work);
+                blocks(&one, p, first, count, tiles, &ahead, work);
         }
         __asm__ volatile("" : : : "memory");
         store_sums(work, here, p->n, out + r, ld_out);

@@ -162,7 +162,7 @@ static void product_item(void *arg, int32_t item, int32_t worker) {
 
 /* Enough items that a late worker costs little, few enough that a group's weights are unpacked once. */
 static int32_t rows_per_item(const struct cpu *c, int32_t rows, int32_t n) {
-    int32_t share = rows / (4 * team_threads(c->team)), fit = TILE_FLOATS / n;
+    int32_t share = rows / (2 * team_threads(c->team)), fit = TILE_FLOATS / n;
     if (share > MAX_ROWS_PER_ITEM) share = MAX_ROWS_PER_ITEM;
     if (share > fit) share = fit;
     share = share / ROW_GROUP * ROW_GROUP;

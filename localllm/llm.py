@@ -297,6 +297,11 @@ class LLM:
         """What the engine has done so far, and what it holds now."""
         return self._engine.stats
 
+    def check_file(self) -> None:
+        """FileError once the model's file was changed or cut short: from then on no answer can be made."""
+        self._check_open()
+        self._file.check()
+
     @property
     def failure(self) -> Exception | None:
         """Why the engine has stopped for good, if it has."""

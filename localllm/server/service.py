@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from localllm.errors import ClosedError, UnsupportedError
+from localllm.errors import ClosedError, FileError, UnsupportedError
 from localllm.server.job import Job
 from localllm.server.metrics import Metrics
 from localllm.server.problems import Problem, as_problem
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from localllm.llm import LLM
 
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 TEXT_THREADS = 2  # each keeps the tokenizer's cache of words for itself
 
@@ -41,7 +43,6 @@ class Service:
         self.model_id = file.removesuffix(".gguf")
         self._names = {"default", file, self.model_id}
         self.longest_token = _longest_token(llm)  # in bytes
-        self._identity = _identity(llm.path)
         self.file_changed = False
         self.on_loopback = is_loopback(options.host)
         self.metrics = Metrics(llm)
@@ -83,6 +84,9 @@ class Service:
 
     def problem(self, error: Exception) -> Problem:
         """What the client of a failed job is told."""
+        if isinstance(error, FileError):  # from a step: no other file is read for a request
+            self._lose_file(error)
+            error = self._changed()
         problem = as_problem(error)
         if problem.status >= 500 and not self.draining:
             self.failures += 1
@@ -95,11 +99,16 @@ class Service:
             job.fail(error or ClosedError("the server is shutting down"))
 
     def check_file(self) -> None:
-        """A file that was written to since it was mapped is another model, or none. One that was replaced by another
-        file, or deleted, is still whole where it is mapped."""
-        now = _identity(self.llm.path)
-        if not self.file_changed and now[:2] == self._identity[:2] and now != self._identity:
+        """A file that was written to since it was mapped is another model, or none."""
+        try:
+            self.llm.check_file()
+        except FileError as error:
+            self._lose_file(error)
+
+    def _lose_file(self, error: FileError) -> None:
+        if not self.file_changed:
             self.file_changed = True
+            _log.error("%s", error)
             self.end_all(self._changed())
 
     def _changed(self) -> Problem:
@@ -141,11 +150,3 @@ def _longest_token(llm: LLM) -> int:
     except UnsupportedError:
         return 1  # no text can be encoded anyway
     return max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.n_vocab))
-
-
-def _identity(path: str) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -17,6 +17,7 @@ from localllm.errors import ClosedError, FileError, UnsupportedError
 from localllm.server.job import Job
 from localllm.server.metrics import Metrics
 from localllm.server.problems import Problem, as_problem
+from localllm.server.turnover import Turnover
 
 if TYPE_CHECKING:
     from localllm.config import ServeOptions
@@ -50,6 +51,7 @@ class Service:
         self.failures = 0  # requests that failed for a reason of ours
         self.last_failure: str | None = None
         self.jobs: set[Job] = set()  # that clients wait for
+        self.turnover = Turnover()
         self._threads = ThreadPoolExecutor(TEXT_THREADS, "localllm-text")
         self._patient = ThreadPoolExecutor(1, "localllm-patient")
 
@@ -77,9 +79,16 @@ class Service:
     def open_choices(self) -> int:
         return sum(len(job.choices) for job in self.jobs)
 
+    def begun(self, job: Job) -> None:
+        """A client waits for it."""
+        if not self.jobs:
+            self.turnover.begin()
+        self.jobs.add(job)
+
     def done(self, job: Job) -> None:
         """A client waits for it no more."""
         self.jobs.discard(job)
+        self.turnover.ended(len(job.choices))
         self.metrics.request(job.end, sum(len(prompt.tokens) for prompt in job.prompts))
 
     def problem(self, error: Exception) -> Problem:
@@ -135,12 +144,12 @@ class Service:
         if self.file_changed:
             raise self._changed()
         most = self.options.max_batch + self.options.max_queue
-        if self.open_choices + choices > most:
+        if (lacking := self.open_choices + choices - most) > 0:
             raise Problem(
                 429,
                 f"{self.open_choices} answers are being made or waited for, and at most {most} may be",
                 code="queue_full",
-                headers={"retry-after": "1"},
+                headers={"retry-after": str(self.turnover.seconds(lacking))},
             )
 
 

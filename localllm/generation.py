@@ -74,6 +74,11 @@ class Answer:
         return len(self._tokens)
 
     @property
+    def last_token(self) -> float:
+        """When the newest came, by time.perf_counter()."""
+        return self._last
+
+    @property
     def timing(self) -> Timing:
         return Timing(self._first - self._started, self._last - self._first) if self._tokens else Timing()
 

@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
@@ -119,6 +119,7 @@ class LLM:
         self.path = str(demo_model_path() if model is None else resolve(os.fspath(model)))
         self._close_lock = threading.Lock()
         self._pid, self._closed = os.getpid(), False
+        self._shown: dict[frozenset[str], _Shown] = {}  # by the special tokens that are
         with ExitStack() as stack:
             self._open(stack, options)
             self._resources = stack.pop_all()
@@ -435,15 +436,9 @@ class LLM:
     def _readers(self, request: Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
         skip_space = request.begins_text and self._tokenizer is not None and self._tokenizer.adds_space
         marks = frozenset(mark for known in request.formats for mark in known.marks)
-        text = TextStream(partial(self._token_text, marks), params.stop, skip_space)
+        shown = self._shown.setdefault(marks, _Shown(self._tokenizer, marks))
+        text = TextStream(shown.__getitem__, params.stop, skip_space)
         return text, ReasoningSplitter(request.marks, request.text)
-
-    def _token_text(self, marks: frozenset[str], token: int) -> bytes:
-        """What a person sees of a token, special tokens that are `marks` included. A model may know more tokens than
-        its vocabulary names."""
-        if self._tokenizer is None or token >= self._tokenizer.n_vocab:
-            return b""
-        return self._tokenizer.shown_bytes(token, marks)
 
     def _read_all(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
         """All at once; whatever interrupts one of them ends the others too."""
@@ -463,6 +458,20 @@ class LLM:
         ids = {} if known is None else {"bos_token": known.bos_id, "eos_token": known.eos_id}
         texts = {name: b"" if known is None or i is None else known.token_bytes(i) for name, i in ids.items()}
         return {name: text.decode("utf-8", "replace") for name, text in texts.items()}
+
+
+class _Shown(dict[int, bytes]):
+    """What a person sees of each token, special tokens that are `marks` included, as far as it was asked for. A model
+    may know more tokens than its vocabulary names."""
+
+    def __init__(self, tokenizer: Tokenizer | None, marks: frozenset[str]) -> None:
+        super().__init__()
+        self._tokenizer, self._marks = tokenizer, marks
+
+    def __missing__(self, token: int) -> bytes:
+        known = self._tokenizer is not None and token < self._tokenizer.n_vocab
+        self[token] = self._tokenizer.shown_bytes(token, self._marks) if self._tokenizer and known else b""
+        return self[token]
 
 
 def _close_later(resources: ExitStack) -> None:

@@ -47,7 +47,7 @@ class ChatWords:
         self._service, self._request = service, request
         self._head = (self.prefix + secrets.token_hex(12), int(time.time()), service.model_id)
         self._usage = request.stream_options is not UNSET and request.stream_options.include_usage
-        self._begun: set[int] = set()
+        self._plain: dict[int, wire.TextEvents] = {}  # by choice, once it has begun
 
     def events(self, pieces: Sequence[Piece]) -> bytes:
         return b"".join([self._event(piece) for piece in pieces])
@@ -66,11 +66,14 @@ class ChatWords:
         return wire.encode(reply)
 
     def _event(self, piece: Piece) -> bytes:
-        identity, created, model = self._head
-        delta = wire.Delta()
-        if piece.choice not in self._begun:
-            self._begun.add(piece.choice)
-            delta.role = "assistant"
+        plain = self._plain.get(piece.choice)
+        if plain is None:
+            plain = self._plain[piece.choice] = self._begin(piece.choice)
+            delta = wire.Delta(role="assistant")
+        elif self._is_plain(piece):
+            return plain(piece.text)
+        else:
+            delta = wire.Delta()
         if piece.reasoning:
             delta.reasoning_content = piece.reasoning
         if piece.calls:
@@ -78,8 +81,19 @@ class ChatWords:
         if piece.text or (piece.sampled is not None and not piece.reasoning and not piece.calls):
             delta.content = piece.text
         choice = wire.ChatChunkChoice(piece.choice, delta, self._logprobs([piece]), piece.finish or None)
+        return wire.event(self._chunk(choice))
+
+    def _is_plain(self, piece: Piece) -> bool:
+        """Nothing but a text, as most are."""
+        return not (piece.sampled is None or piece.reasoning or piece.calls or piece.finish or self._request.logprobs)
+
+    def _begin(self, index: int) -> wire.TextEvents:
+        return wire.TextEvents(self._chunk(wire.ChatChunkChoice(index, wire.Delta(content=""))), "content")
+
+    def _chunk(self, choice: wire.ChatChunkChoice) -> wire.Chunk:
+        identity, created, model = self._head
         usage = None if self._usage else UNSET
-        return wire.event(wire.Chunk(identity, "chat.completion.chunk", created, model, [choice], usage))
+        return wire.Chunk(identity, "chat.completion.chunk", created, model, [choice], usage)
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.ChatChoice:
         reasoning = "".join(piece.reasoning for piece in pieces)

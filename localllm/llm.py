@@ -41,8 +41,10 @@ from localllm.modelfile import ModelFile
 from localllm.params import SamplingParams
 from localllm.plan import make_plan
 from localllm.text import template
+from localllm.text.channels import MARKS as CHANNEL_MARKS
+from localllm.text.channels import ChannelSplitter
 from localllm.text.constraint import Compiler
-from localllm.text.reasoning import Marks, ReasoningSplitter, marks_of
+from localllm.text.reasoning import HARMONY, Marks, ReasoningSplitter, Splitter, answer_mark, marks_of
 from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
@@ -250,8 +252,7 @@ class LLM:
         """The request with what its parameters hold the answer to, compiled. Any thread may do it."""
         if params.json_schema is None and params.grammar is None:
             return request
-        thinks = request.marks is not None and request.text.rstrip().endswith(request.marks.open)
-        after = request.marks.close if thinks and request.marks is not None else ""
+        after = answer_mark(request.marks, request.text)
         form = self._compiler.form(json_schema=params.json_schema, grammar=params.grammar, after=after)
         return request._replace(form=form)
 
@@ -433,12 +434,14 @@ class LLM:
     def _end_tokens(self) -> frozenset[int]:
         return self._tokenizer.eog_ids if self._tokenizer is not None else frozenset()
 
-    def _readers(self, request: Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
+    def _readers(self, request: Request, params: SamplingParams) -> tuple[TextStream, Splitter]:
         skip_space = request.begins_text and self._tokenizer is not None and self._tokenizer.adds_space
         marks = frozenset(mark for known in request.formats for mark in known.marks)
+        if request.marks == HARMONY:
+            marks |= CHANNEL_MARKS
         shown = self._shown.setdefault(marks, _Shown(self._tokenizer, marks))
         text = TextStream(shown.__getitem__, params.stop, skip_space)
-        return text, ReasoningSplitter(request.marks, request.text)
+        return text, ChannelSplitter() if request.marks == HARMONY else ReasoningSplitter(request.marks, request.text)
 
     def _read_all(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
         """All at once; whatever interrupts one of them ends the others too."""

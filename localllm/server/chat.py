@@ -34,6 +34,8 @@ def conversation(request: ChatRequest, template: str) -> list[ChatMessage]:
             plain["content"] = "".join(part.text for part in message.content)
         if plain["role"] == "developer" and "developer" not in template:
             plain["role"] = "system"
+        if "reasoning_content" in plain and "reasoning_content" not in template and "message.thinking" in template:
+            plain["thinking"] = plain.pop("reasoning_content")  # gpt-oss
         messages.append(cast(ChatMessage, plain))
     return messages
 

@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
@@ -48,7 +48,15 @@ from localllm.text.reasoning import HARMONY, Marks, ReasoningSplitter, Splitter,
 from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
-from localllm.text.tools import Format, described, describes_tools, flattened, formats_of
+from localllm.text.tools import (
+    Format,
+    call_schema,
+    described,
+    describes_tools,
+    flattened,
+    formats_of,
+    held_mark,
+)
 
 if TYPE_CHECKING:
     import asyncio  # imported where it is used: a command line starts sooner without it
@@ -77,6 +85,7 @@ class Request(NamedTuple):
     begins_text: bool = False  # the answer is a text of its own, not the rest of the prompt's
     form: Callable[[], Mask] | None = None  # what the answer is held to
     formats: tuple[Format, ...] = ()  # how the answer may call functions, where it was told of any
+    held: Sequence[Mapping[str, Any]] = ()  # functions, where calls of them can be held to their schemas
 
 
 class LLM:
@@ -251,9 +260,21 @@ class LLM:
     def constrain(self, request: Request, params: SamplingParams) -> Request:
         """The request with what its parameters hold the answer to, compiled. Any thread may do it."""
         if params.json_schema is None and params.grammar is None:
-            return request
+            return self._constrain_calls(request)
         after = answer_mark(request.marks, request.text)
         form = self._compiler.form(json_schema=params.json_schema, grammar=params.grammar, after=after)
+        return request._replace(form=form)
+
+    def _constrain_calls(self, request: Request) -> Request:
+        """Calls that the model makes of itself fit their schemas, where such calls and schemas can be held to."""
+        if not request.held:
+            return request
+        splitter = partial(_splitter, request.marks, request.text)
+        try:
+            form = self._compiler.calls(call_schema(request.held), held_mark(self.template_source), splitter)
+        except (InvalidArgument, KeyError, RecursionError) as error:  # a function without a name, or nested too deeply
+            _log.info("the arguments of calls are not held to their schemas: %r", error)
+            return request
         return request._replace(form=form)
 
     def sampling(self, **sampling: Any) -> SamplingParams:
@@ -395,6 +416,7 @@ class LLM:
             self._template = ChatTemplate.from_metadata(self._file.metadata)  # tells that there is none
         source = self._template.source
         formats = formats_of(source) if tools else ()
+        held = tools if tools and held_mark(source) else ()
         if "tool_calls" not in source:
             messages = flattened(messages)
         if tools and not describes_tools(source):
@@ -404,7 +426,7 @@ class LLM:
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer
-        return Request(ids, text, marks_of(source), begins_text=True, formats=formats)
+        return Request(ids, text, marks_of(source), begins_text=True, formats=formats, held=held)
 
     def _start(self, request: Request, params: SamplingParams) -> Stream:
         request = self.constrain(request, params)
@@ -441,7 +463,7 @@ class LLM:
             marks |= CHANNEL_MARKS
         shown = self._shown.setdefault(marks, _Shown(self._tokenizer, marks))
         text = TextStream(shown.__getitem__, params.stop, skip_space)
-        return text, ChannelSplitter() if request.marks == HARMONY else ReasoningSplitter(request.marks, request.text)
+        return text, _splitter(request.marks, request.text)
 
     def _read_all(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
         """All at once; whatever interrupts one of them ends the others too."""
@@ -475,6 +497,10 @@ class _Shown(dict[int, bytes]):
         known = self._tokenizer is not None and token < self._tokenizer.n_vocab
         self[token] = self._tokenizer.shown_bytes(token, self._marks) if self._tokenizer and known else b""
         return self[token]
+
+
+def _splitter(marks: Marks | None, prompt: str) -> Splitter:
+    return ChannelSplitter() if marks == HARMONY else ReasoningSplitter(marks, prompt)
 
 
 def _close_later(resources: ExitStack) -> None:

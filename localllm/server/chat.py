@@ -17,7 +17,7 @@ from localllm.server.job import Job, Piece
 from localllm.server.problems import invalid
 from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
-from localllm.text.tools import Call, call_schema
+from localllm.text.tools import Call, answer_or_calls, call_schema
 
 
 def _call_id() -> str:
@@ -136,8 +136,9 @@ def check(request: ChatRequest) -> None:
         raise invalid(f"tool_choice: there is no function {chosen.function.name!r} in tools", "tool_choice")
     if chosen == "required" and not names:
         raise invalid("tool_choice required needs tools", "tool_choice")
-    if tools_of(request) and form_of(request):
-        raise invalid("response_format cannot be given with tools that may be called", "response_format")
+    if tools_of(request) and "grammar" in form_of(request):
+        raise invalid("response_format of type grammar cannot be given with tools that may be called: expected text, "
+                      "json_object or json_schema", "response_format")  # fmt: skip
 
 
 def tools_of(request: ChatRequest) -> list[dict[str, Any]]:
@@ -153,12 +154,12 @@ def _plain(tool: Tool) -> dict[str, Any]:
 
 
 def form_of_answer(request: ChatRequest) -> dict[str, Any]:
-    """What the answer is held to: its format, or a call where one is required."""
-    tools = tools_of(request)
+    """What the answer is held to: a call where one is required, else its format, or a call where one is possible."""
+    tools, form = tools_of(request), form_of(request)
     if isinstance(request.tool_choice, NamedChoice):
         tools = [tool for tool in tools if tool["function"]["name"] == request.tool_choice.function.name]
     elif request.tool_choice != "required":
-        return form_of(request)
+        return {"json_schema": answer_or_calls(form["json_schema"], tools)} if tools and form else form
     return {"json_schema": call_schema(tools)}
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from localllm.messages import Message
 
 MOST_FAILURES = 64  # brackets in an answer that begin no JSON, before the rest is not looked at
+_SPELLED = re.compile(r'{\\?"name\\?": <function-name>, \\?"arguments\\?": ')
 _JSON = json.JSONDecoder()
 
 
@@ -58,6 +59,12 @@ FORMATS = (
 def formats_of(template: str) -> tuple[Format, ...]:
     """How the model of a template may write calls. Plain JSON is always understood."""
     return (*[known for known in FORMATS if known.in_template in template][:1], GENERIC)
+
+
+def held_mark(template: str) -> str:
+    """The mark behind which a model certainly writes a call as call_schema() has it; empty where that is not known.
+    Behind <tool_call> some families write XML: those of Hermes and Qwen spell their form out in the template."""
+    return "<tool_call>" if "<tool_call>" in template and _SPELLED.search(template) else ""
 
 
 def describes_tools(template: str) -> bool:
@@ -125,6 +132,15 @@ def call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
         )
     return {"$defs": definitions, "anyOf": calls}
+
+
+def answer_or_calls(schema: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON schema of an answer that fits `schema`, or else is a call or an array of calls."""
+    calls = call_schema(tools)
+    definitions = {**calls.pop("$defs"), "answer": _moved(schema, "#/$defs/answer"), "call": calls}
+    call = {"$ref": "#/$defs/call"}
+    several = {"type": "array", "items": call, "minItems": 1}
+    return {"$defs": definitions, "anyOf": [{"$ref": "#/$defs/answer"}, call, several]}
 
 
 def _moved(schema: Any, home: str) -> Any:

@@ -16,12 +16,14 @@ from localllm.text.tools import (
     GENERIC,
     Call,
     CallReader,
+    answer_or_calls,
     call_schema,
     described,
     describes_tools,
     find_calls,
     flattened,
     formats_of,
+    held_mark,
 )
 from tests.conftest import shared_folder
 
@@ -108,6 +110,28 @@ def test_calls_and_text(formats: Any, text: str, shown: str, count: int) -> None
     for seed in range(20):
         got, calls = read(CallReader(formats, NAMES), text, random.Random(seed))
         assert (got, calls) == (shown, [EXPECTED] * count)
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_calls_are_held_where_the_template_spells_them_out(path: Any) -> None:
+    known = ("Qwen2.5", "Qwen3", "Hermes")
+    assert held_mark(path.read_text()) == ("<tool_call>" if any(name in path.name for name in known) else "")
+
+
+def test_other_calls_behind_the_same_mark_are_not_held() -> None:
+    assert held_mark("<tool_call>\n<function=name>\n<parameter=x>") == ""
+    assert held_mark('{"name": <function-name>, "arguments": <x>}') == ""
+
+
+def test_an_answer_or_calls() -> None:
+    answer = {"$defs": {"x": {"type": "integer"}}, "type": "object", "properties": {"age": {"$ref": "#/$defs/x"}},
+              "required": ["age"], "additionalProperties": False}  # fmt: skip
+    schema = answer_or_calls(answer, TOOLS)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    call = json.loads(CALL)
+    assert all(map(validator.is_valid, ({"age": 3}, call, [call], [call, call])))
+    assert not any(map(validator.is_valid, ({"age": "3"}, [], [{"age": 3}], {**call, "name": "other"}, "x", {})))
 
 
 def test_text_is_shown_as_soon_as_it_is_no_call() -> None:

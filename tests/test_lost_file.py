@@ -106,6 +106,20 @@ def test_a_file_that_was_written_to(change: str, models: tuple[Path, Path]) -> N
             llm.generate("x", max_tokens=2)
 
 
+def test_a_length_that_grew_since_it_was_checked(models: tuple[Path, Path]) -> None:
+    """Texts are read when they are first asked for, perhaps long after the file was opened."""
+    from localllm.errors import FileError
+    from localllm.modelfile import ModelFile
+
+    with ModelFile(models[0]) as file:
+        at = models[0].read_bytes().index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 4 + 4 + 8
+        with models[0].open("r+b") as other:
+            other.seek(at)
+            other.write((1 << 40).to_bytes(8, "little"))
+        with pytest.raises(FileError, match="was changed while it was in use"):
+            file.metadata["tokenizer.ggml.tokens"]
+
+
 def test_a_file_that_was_replaced_or_deleted_is_whole(models: tuple[Path, Path]) -> None:
     from localllm import LLM
 

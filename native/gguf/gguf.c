@@ -227,9 +227,10 @@ int ll_gguf_strings(const ll_gguf *file, int64_t index, uint64_t *ends, char *te
                     value_type_name(kv->item_type));
     }
     const uint8_t *item = kv->data;
-    uint64_t used = 0, length;
+    uint64_t used = 0, length, room = kv->bytes - kv->count * sizeof length;
     for (uint64_t i = 0; i < kv->count; i++) {
         memcpy(&length, item, sizeof length);
+        if (length > room - used) return fail(LL_EIO, "%s: was changed while it was in use", file->path);
         memcpy(text + used, item + sizeof length, length);
         item += sizeof length + length;
         used += length;

@@ -50,12 +50,11 @@ from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
 from localllm.text.tools import (
     Format,
-    call_schema,
     described,
     describes_tools,
     flattened,
     formats_of,
-    held_mark,
+    held_calls,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Request(NamedTuple):
     begins_text: bool = False  # the answer is a text of its own, not the rest of the prompt's
     form: Callable[[], Mask] | None = None  # what the answer is held to
     formats: tuple[Format, ...] = ()  # how the answer may call functions, where it was told of any
-    held: Sequence[Mapping[str, Any]] = ()  # functions, where calls of them can be held to their schemas
+    tools: Sequence[Mapping[str, Any]] = ()  # functions that the template has told the model of
 
 
 class LLM:
@@ -267,11 +266,11 @@ class LLM:
 
     def _constrain_calls(self, request: Request) -> Request:
         """Calls that the model makes of itself fit their schemas, where such calls and schemas can be held to."""
-        if not request.held:
-            return request
-        splitter = partial(_splitter, request.marks, request.text)
         try:
-            form = self._compiler.calls(call_schema(request.held), held_mark(self.template_source), splitter)
+            held = held_calls(self.template_source, request.tools) if request.tools else None
+            if held is None:
+                return request
+            form = self._compiler.calls(*held, partial(_splitter, request.marks, request.text))
         except (InvalidArgument, KeyError, RecursionError) as error:  # a function without a name, or nested too deeply
             _log.info("the arguments of calls are not held to their schemas: %r", error)
             return request
@@ -416,7 +415,6 @@ class LLM:
             self._template = ChatTemplate.from_metadata(self._file.metadata)  # tells that there is none
         source = self._template.source
         formats = formats_of(source) if tools else ()
-        held = tools if tools and held_mark(source) else ()
         if "tool_calls" not in source:
             messages = flattened(messages)
         if tools and not describes_tools(source):
@@ -426,7 +424,7 @@ class LLM:
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer
-        return Request(ids, text, marks_of(source), begins_text=True, formats=formats, held=held)
+        return Request(ids, text, marks_of(source), begins_text=True, formats=formats, tools=tools or ())
 
     def _start(self, request: Request, params: SamplingParams) -> Stream:
         request = self.constrain(request, params)

@@ -60,7 +60,7 @@ class Compiler:
             matcher = self._remembered(source, name)
         return lambda: Constraint(matcher.deep_copy(), self._token_bytes, after.encode())
 
-    def calls(self, schema: Mapping[str, Any], mark: str, splitter: Callable[[], Splitter]) -> Callable[[], CallGuard]:
+    def calls(self, mark: str, schema: Mapping[str, Any], splitter: Callable[[], Splitter]) -> Callable[[], CallGuard]:
         """What makes a mask for each answer: free text in which every JSON value behind `mark`, outside of reasoning,
         fits a schema. InvalidArgument says what is wrong with that."""
         with self._lock:

@@ -123,7 +123,7 @@ CALL_SCHEMA = {"$defs": {"tool0": SCHEMAS[0]}, "anyOf": [{"type": "object", "pro
 
 
 def guard(compiler: Compiler, prompt: str = "") -> CallGuard:
-    return compiler.calls(CALL_SCHEMA, "<tool_call>", lambda: ReasoningSplitter(FAMILIES[0], prompt))()
+    return compiler.calls("<tool_call>", CALL_SCHEMA, lambda: ReasoningSplitter(FAMILIES[0], prompt))()
 
 
 def feed(tokenizer: Tokenizer, mask: CallGuard, text: str) -> None:
@@ -144,6 +144,20 @@ def test_calls_in_a_free_text_fit_their_schema(vocabulary: tuple[Tokenizer, Comp
             mask.accept(ids[-1])
         call = json.loads(b"".join(map(tokenizer.token_bytes, ids)))
         jsonschema.validate(call, CALL_SCHEMA)
+
+
+def test_calls_in_an_array(vocabulary: tuple[Tokenizer, Compiler]) -> None:
+    tokenizer, compiler = vocabulary
+    schema = {"$defs": CALL_SCHEMA["$defs"], "type": "array", "items": {"anyOf": CALL_SCHEMA["anyOf"]}, "minItems": 1}
+    form = compiler.calls("[TOOL_CALLS]", schema, lambda: ReasoningSplitter(None))
+    for seed in range(3):
+        mask, n_vocab, rng, ids = form(), tokenizer.n_vocab + 5, random.Random(seed), []
+        feed(tokenizer, mask, "[TOOL_CALLS]")
+        while len(choice := allowed(mask, n_vocab)) < n_vocab:
+            assert len(choice) and len(ids) < 600
+            ids.append(int(rng.choice(choice)))
+            mask.accept(ids[-1])
+        jsonschema.validate(json.loads(b"".join(map(tokenizer.token_bytes, ids))), schema)
 
 
 def test_what_is_no_beginning_of_a_call_stays_free(vocabulary: tuple[Tokenizer, Compiler]) -> None:

@@ -23,7 +23,7 @@ from localllm.text.tools import (
     find_calls,
     flattened,
     formats_of,
-    held_mark,
+    held_calls,
 )
 from tests.conftest import shared_folder
 
@@ -114,13 +114,22 @@ def test_calls_and_text(formats: Any, text: str, shown: str, count: int) -> None
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_calls_are_held_where_the_template_spells_them_out(path: Any) -> None:
-    known = ("Qwen2.5", "Qwen3", "Hermes")
-    assert held_mark(path.read_text()) == ("<tool_call>" if any(name in path.name for name in known) else "")
+    held = held_calls(path.read_text(), TOOLS)
+    marks = {"Qwen2.5": "<tool_call>", "Qwen3": "<tool_call>", "Hermes": "<tool_call>", "Mistral": "[TOOL_CALLS]"}
+    assert (held[0] if held else None) == next((marks[name] for name in marks if name in path.name), None)
+    if held is None:
+        return
+    validator = jsonschema.Draft202012Validator(held[1])
+    validator.check_schema(held[1])
+    call = {**json.loads(CALL), **({"id": "abc123XYZ"} if "Mistral" in path.name else {})}
+    assert validator.is_valid([call, json.loads(CALL)] if "Mistral" in path.name else call)
+    assert not any(map(validator.is_valid, ([], {}, {**call, "name": "other"}, [{**call, "id": "?"}])))
 
 
-def test_other_calls_behind_the_same_mark_are_not_held() -> None:
-    assert held_mark("<tool_call>\n<function=name>\n<parameter=x>") == ""
-    assert held_mark('{"name": <function-name>, "arguments": <x>}') == ""
+def test_other_calls_behind_the_same_marks_are_not_held() -> None:
+    for template in ("<tool_call>\n<function=name>\n<parameter=x>", '{"name": <function-name>, "arguments": <x>}',
+                     "[TOOL_CALLS]name[ARGS]{}", '"[TOOL_CALLS]" + name'):  # fmt: skip
+        assert held_calls(template, TOOLS) is None
 
 
 def test_an_answer_or_calls() -> None:

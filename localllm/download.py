@@ -135,8 +135,6 @@ def _asking(repo: str, ask: Callable[[], Any]) -> Any:
         said = f"there is no such repository at {_endpoint()}, or it is private: then set HF_TOKEN"
     except errors.OfflineModeIsEnabled:
         said = "HF_HUB_OFFLINE forbids to connect"
-    except FileError:
-        raise
     except known as error:
         said = f"{_endpoint()} does not give it: {str(error).strip() or type(error).__name__}"
     raise FileError(f"{repo} cannot be fetched: {said}")

@@ -11,7 +11,7 @@ from localllm.engine.engine import Handle
 from localllm.engine.sequence import Sampled
 from localllm.errors import InvalidArgument, LocalLLMError
 from localllm.messages import Completion, FinishReason, TokenLogprob
-from localllm.text.reasoning import ReasoningSplitter
+from localllm.text.reasoning import Splitter
 from localllm.text.stream import TextStream
 
 
@@ -26,7 +26,7 @@ class Timing:
 class Answer:
     """What is known of an answer so far. Belongs to one thread, or one event loop, at a time."""
 
-    def __init__(self, handle: Handle, text: TextStream, splitter: ReasoningSplitter, owner: object) -> None:
+    def __init__(self, handle: Handle, text: TextStream, splitter: Splitter, owner: object) -> None:
         """owner is what must live as long as the answer."""
         self.splitter = splitter  # tells reasoning from the answer, for those who feed it the pieces
         self.handle, self._stream, self._owner = handle, text, owner
@@ -72,6 +72,11 @@ class Answer:
     def generated(self) -> int:
         """Tokens so far."""
         return len(self._tokens)
+
+    @property
+    def last_token(self) -> float:
+        """When the newest came, by time.perf_counter()."""
+        return self._last
 
     @property
     def timing(self) -> Timing:

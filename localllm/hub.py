@@ -5,19 +5,41 @@
     user/repo/folder/model.gguf    that file of the repository
     user/repo                      the repository's only model
 
-Nothing here uses the network. The cache's layout is the public one: <cache>/models--user--repo/refs/<name> holds a
-commit, whose files are <cache>/models--user--repo/snapshots/<commit>/.
+Nothing here uses the network; download.py does. The cache's layout is the public one:
+<cache>/models--user--repo/refs/<name> holds a commit, whose files are <cache>/models--user--repo/snapshots/<commit>/.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from localllm.errors import FileError
 
 _REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:/(?P<file>.+\.gguf)|:(?P<quant>[\w.-]+))?")
 _LATER_SPLIT = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
+
+
+class Name(NamedTuple):
+    """What a name of the hub asks for; file and quant are not given both."""
+
+    repo: str
+    file: str | None
+    quant: str | None
+
+    @property
+    def wanted(self) -> str:
+        return self.file or self.quant or "GGUF file"
+
+
+def parse(model: str) -> Name | None:
+    """A name of the hub; None for what can only be a path."""
+    found = _REPOSITORY.fullmatch(model)
+    if found is None or ".." in model or (model.endswith(".gguf") and found["file"] is None):
+        return None
+    return Name(found["repo"], found["file"], found["quant"])
 
 
 def resolve(model: str) -> Path:
@@ -27,29 +49,39 @@ def resolve(model: str) -> Path:
         return path
     if path.is_dir():
         raise FileError(f"{model} is a folder; a model is a .gguf file")
-    found = _REPOSITORY.fullmatch(model)
-    if found is None or ".." in model or (model.endswith(".gguf") and found["file"] is None):
-        raise FileError(f"there is no file {model}")
-    return _from_cache(model, found["repo"], found["file"], found["quant"])
+    name = parse(model)
+    if name is None:
+        raise FileError(
+            f"there is no file {model}; a model of the Hugging Face hub is fetched by: localllm pull OWNER/NAME:QUANT"
+        )
+    return _from_cache(model, name)
 
 
-def _from_cache(model: str, repo: str, file: str | None, quant: str | None) -> Path:
+def candidates(name: Name, files: Iterable[str]) -> list[str]:
+    """Those of a repository's files that a name may mean, of a split model its first part."""
+    models = sorted(file for file in files if file.endswith(".gguf") and not _LATER_SPLIT.search(file))
+    return [file for file in models if _matches(file, name.file, name.quant)]
+
+
+def only(name: Name, found: list[str], where: str) -> str:
+    """FileError where there are several."""
+    if len(found) > 1:
+        raise FileError(f"{where} has {', '.join(found[:20])} of {name.repo}; name one as {name.repo}/FILE")
+    return found[0]
+
+
+def _from_cache(model: str, name: Name) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    cache = Path(HF_HUB_CACHE)
-    snapshots = _snapshots(cache / ("models--" + repo.replace("/", "--")))
+    where, fetch = f"the Hugging Face cache {HF_HUB_CACHE}", f"fetch it with: localllm pull {model}"
+    snapshots = _snapshots(Path(HF_HUB_CACHE) / ("models--" + name.repo.replace("/", "--")))
     if not snapshots:
-        raise FileError(f"there is no file {model}, and the Hugging Face cache {cache} has no repository {repo}")
+        raise FileError(f"there is no file {model}, and {where} has no repository {name.repo}; {fetch}")
     for snapshot in snapshots:
-        models = sorted(p for p in snapshot.rglob("*.gguf") if not _LATER_SPLIT.search(p.name) and p.is_file())
-        matches = [p for p in models if _matches(p.relative_to(snapshot).as_posix(), file, quant)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            names = ", ".join(p.relative_to(snapshot).as_posix() for p in matches)
-            raise FileError(f"{model} may be any of {names} in the Hugging Face cache; name one as {repo}/FILE")
-    wanted = file or quant or "GGUF file"
-    raise FileError(f"the Hugging Face cache {cache} has {repo}, but no {wanted} of it")
+        files = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*.gguf") if p.is_file()]
+        if found := candidates(name, files):
+            return snapshot / only(name, found, where)
+    raise FileError(f"{where} has {name.repo}, but no {name.wanted} of it; {fetch}")
 
 
 def _snapshots(folder: Path) -> list[Path]:

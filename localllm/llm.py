@@ -41,12 +41,21 @@ from localllm.modelfile import ModelFile
 from localllm.params import SamplingParams
 from localllm.plan import make_plan
 from localllm.text import template
+from localllm.text.channels import MARKS as CHANNEL_MARKS
+from localllm.text.channels import ChannelSplitter
 from localllm.text.constraint import Compiler
-from localllm.text.reasoning import Marks, ReasoningSplitter, marks_of
+from localllm.text.reasoning import HARMONY, Marks, ReasoningSplitter, Splitter, answer_mark, marks_of
 from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
-from localllm.text.tools import Format, described, describes_tools, flattened, formats_of
+from localllm.text.tools import (
+    Format,
+    described,
+    describes_tools,
+    flattened,
+    formats_of,
+    held_calls,
+)
 
 if TYPE_CHECKING:
     import asyncio  # imported where it is used: a command line starts sooner without it
@@ -75,6 +84,7 @@ class Request(NamedTuple):
     begins_text: bool = False  # the answer is a text of its own, not the rest of the prompt's
     form: Callable[[], Mask] | None = None  # what the answer is held to
     formats: tuple[Format, ...] = ()  # how the answer may call functions, where it was told of any
+    tools: Sequence[Mapping[str, Any]] = ()  # functions that the template has told the model of
 
 
 class LLM:
@@ -119,6 +129,7 @@ class LLM:
         self.path = str(demo_model_path() if model is None else resolve(os.fspath(model)))
         self._close_lock = threading.Lock()
         self._pid, self._closed = os.getpid(), False
+        self._shown: dict[frozenset[str], _Shown] = {}  # by the special tokens that are
         with ExitStack() as stack:
             self._open(stack, options)
             self._resources = stack.pop_all()
@@ -248,10 +259,21 @@ class LLM:
     def constrain(self, request: Request, params: SamplingParams) -> Request:
         """The request with what its parameters hold the answer to, compiled. Any thread may do it."""
         if params.json_schema is None and params.grammar is None:
-            return request
-        thinks = request.marks is not None and request.text.rstrip().endswith(request.marks.open)
-        after = request.marks.close if thinks and request.marks is not None else ""
+            return self._constrain_calls(request)
+        after = answer_mark(request.marks, request.text)
         form = self._compiler.form(json_schema=params.json_schema, grammar=params.grammar, after=after)
+        return request._replace(form=form)
+
+    def _constrain_calls(self, request: Request) -> Request:
+        """Calls that the model makes of itself fit their schemas, where such calls and schemas can be held to."""
+        try:
+            held = held_calls(self.template_source, request.tools) if request.tools else None
+            if held is None:
+                return request
+            form = self._compiler.calls(*held, partial(_splitter, request.marks, request.text))
+        except (InvalidArgument, KeyError, RecursionError) as error:  # a function without a name, or nested too deeply
+            _log.info("the arguments of calls are not held to their schemas: %r", error)
+            return request
         return request._replace(form=form)
 
     def sampling(self, **sampling: Any) -> SamplingParams:
@@ -296,6 +318,11 @@ class LLM:
     def stats(self) -> Stats:
         """What the engine has done so far, and what it holds now."""
         return self._engine.stats
+
+    def check_file(self) -> None:
+        """FileError once the model's file was changed or cut short: from then on no answer can be made."""
+        self._check_open()
+        self._file.check()
 
     @property
     def failure(self) -> Exception | None:
@@ -397,7 +424,7 @@ class LLM:
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer
-        return Request(ids, text, marks_of(source), begins_text=True, formats=formats)
+        return Request(ids, text, marks_of(source), begins_text=True, formats=formats, tools=tools or ())
 
     def _start(self, request: Request, params: SamplingParams) -> Stream:
         request = self.constrain(request, params)
@@ -427,18 +454,14 @@ class LLM:
     def _end_tokens(self) -> frozenset[int]:
         return self._tokenizer.eog_ids if self._tokenizer is not None else frozenset()
 
-    def _readers(self, request: Request, params: SamplingParams) -> tuple[TextStream, ReasoningSplitter]:
+    def _readers(self, request: Request, params: SamplingParams) -> tuple[TextStream, Splitter]:
         skip_space = request.begins_text and self._tokenizer is not None and self._tokenizer.adds_space
         marks = frozenset(mark for known in request.formats for mark in known.marks)
-        text = TextStream(partial(self._token_text, marks), params.stop, skip_space)
-        return text, ReasoningSplitter(request.marks, request.text)
-
-    def _token_text(self, marks: frozenset[str], token: int) -> bytes:
-        """What a person sees of a token, special tokens that are `marks` included. A model may know more tokens than
-        its vocabulary names."""
-        if self._tokenizer is None or token >= self._tokenizer.n_vocab:
-            return b""
-        return self._tokenizer.shown_bytes(token, marks)
+        if request.marks == HARMONY:
+            marks |= CHANNEL_MARKS
+        shown = self._shown.setdefault(marks, _Shown(self._tokenizer, marks))
+        text = TextStream(shown.__getitem__, params.stop, skip_space)
+        return text, _splitter(request.marks, request.text)
 
     def _read_all(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
         """All at once; whatever interrupts one of them ends the others too."""
@@ -458,6 +481,24 @@ class LLM:
         ids = {} if known is None else {"bos_token": known.bos_id, "eos_token": known.eos_id}
         texts = {name: b"" if known is None or i is None else known.token_bytes(i) for name, i in ids.items()}
         return {name: text.decode("utf-8", "replace") for name, text in texts.items()}
+
+
+class _Shown(dict[int, bytes]):
+    """What a person sees of each token, special tokens that are `marks` included, as far as it was asked for. A model
+    may know more tokens than its vocabulary names."""
+
+    def __init__(self, tokenizer: Tokenizer | None, marks: frozenset[str]) -> None:
+        super().__init__()
+        self._tokenizer, self._marks = tokenizer, marks
+
+    def __missing__(self, token: int) -> bytes:
+        known = self._tokenizer is not None and token < self._tokenizer.n_vocab
+        self[token] = self._tokenizer.shown_bytes(token, self._marks) if self._tokenizer and known else b""
+        return self[token]
+
+
+def _splitter(marks: Marks | None, prompt: str) -> Splitter:
+    return ChannelSplitter() if marks == HARMONY else ReasoningSplitter(marks, prompt)
 
 
 def _close_later(resources: ExitStack) -> None:

@@ -103,6 +103,13 @@ class Metadata(Mapping[str, Value]):
         return [text[i:j].decode("utf-8", "surrogateescape") for i, j in zip([0, *stops], stops, strict=False)]
 
 
+def guard_files() -> None:
+    """For a process that must outlive a model file that somebody cuts short under it: from now on that ends the
+    answers in work with FileError, where it would end the process (SIGBUS). The handler of a signal belongs to the
+    program, not to a library, so this is for programs to call, once, in any thread; localllm's own commands do."""
+    check(lib.ll_guard_files())
+
+
 class ModelFile:
     """An open GGUF file, all of its splits. It may be shared between threads; close it when nothing uses it any more.
 
@@ -143,6 +150,11 @@ class ModelFile:
             shape = tuple(list(entry.dims[0 : entry.n_dims])[::-1])
             found.append(Tensor(name, kind, shape, entry.bytes))
         return tuple(found)
+
+    def check(self) -> None:
+        """FileError once the file, or a part of it, was written to or cut short since it was opened. A file that was
+        deleted or replaced by another is still whole where it is mapped. Takes microseconds."""
+        check(lib.ll_gguf_check(self.handle))
 
     def close(self) -> None:
         """Unmaps the file. What was already read stays; a model that runs on it must be closed before."""

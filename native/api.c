@@ -138,6 +138,7 @@ int ll_forward(ll_runner *runner, const ll_batch *batch) {
     uint32_t env = float_env_enter();
     int status = step(runner, batch);
     float_env_leave(env);
+    if (!status) status = ll_gguf_check(runner->model->file);
     if (!status) runner->n_samples = batch->n_samples;
     return status;
 }

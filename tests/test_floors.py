@@ -18,7 +18,7 @@ FLOORS = [
     {"engine.scheduler"},
     {"engine.engine"},
     {"bindings"},
-    {"modelfile", "hub"},
+    {"modelfile", "hub", "download"},
     {"engine.runner"},
     {"text"},
     {"generation", "plan"},

@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "localllm.cli.run:run",
     "bench": "localllm.cli.bench:bench",
     "serve": "localllm.cli.serve:serve",
+    "pull": "localllm.cli.pull:pull",
     "tokenize": "localllm.cli.tokenize:tokenize",
 }
 

@@ -42,7 +42,9 @@ def load(
     read_ahead(path)
     prestart()  # the process that renders templates gets ready while this one imports and opens
     from localllm.llm import LLM
+    from localllm.modelfile import guard_files
 
+    guard_files()
     return LLM(
         path,
         threads=device.threads,

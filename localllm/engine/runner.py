@@ -164,35 +164,41 @@ def _of_prompt(row: Row) -> bool:
 
 
 class _Batch:
-    """An ll_batch and the arrays it points to."""
+    """An ll_batch and the arrays it points to, which are written through views: for the few numbers of a row that is
+    several times quicker than through numpy."""
 
     def __init__(self, config: RunnerConfig) -> None:
-        width = -(-config.context // config.block_size)
-        self.tokens = np.zeros(config.max_tokens, np.int32)
-        self.row_start = np.zeros(config.max_rows + 1, np.int32)
-        self.row_pos = np.zeros(config.max_rows, np.int32)
-        self.blocks = np.zeros((config.max_rows, width), np.int32)
-        self.samples = np.zeros(config.max_samples, np.int32)
-        names = ("tokens", "row_start", "row_pos", "blocks", "samples")
-        pointers = {name: _pointer("int32_t *", getattr(self, name)) for name in names}
-        self.struct = ffi.new("ll_batch *", {"max_blocks": width, **pointers})
+        self._width = -(-config.context // config.block_size)
+        sizes = {
+            "tokens": config.max_tokens,
+            "row_start": config.max_rows + 1,
+            "row_pos": config.max_rows,
+            "blocks": config.max_rows * self._width,
+            "samples": config.max_samples,
+        }
+        arrays = {name: array("i", [0]) * size for name, size in sizes.items()}
+        views = {name: memoryview(values) for name, values in arrays.items()}
+        self.tokens, self.row_start, self.row_pos, self.blocks, self.samples = views.values()
+        pointers = {name: ffi.from_buffer("int32_t *", values) for name, values in arrays.items()}
+        self.struct = ffi.new("ll_batch *", {"max_blocks": self._width, **pointers})
 
     def fill(self, rows: list[Row], every_token: bool = False) -> Any:
         """The ll_batch * of these rows, those of generated tokens first. `every_token` asks for the logits of each
         token, not of each row's last."""
-        end, generated, samples = 0, 0, []
+        end, generated, samples = 0, 0, array("i")
         for i, row in enumerate(rows):
-            start, end = end, end + row.count
-            self.tokens[start:end] = row.seq.tokens[row.start : row.start + row.count]
-            self.row_start[i], self.row_start[i + 1] = start, end
+            seq, start, end = row.seq, end, end + row.count
+            self.tokens[start:end] = seq.tokens[row.start : row.start + row.count]
+            self.row_start[i + 1] = end
             self.row_pos[i] = row.start
-            self.blocks[i, : len(row.seq.blocks)] = row.seq.blocks
+            at = i * self._width
+            self.blocks[at : at + len(seq.blocks)] = seq.blocks
             if row.generated:
                 generated = end
             if row.samples:
                 samples.append(end - 1)
         if every_token:
-            samples = list(range(end))
+            samples = array("i", range(end))
         self.samples[: len(samples)] = samples
         self.struct.n_rows, self.struct.n_tokens, self.struct.n_samples = len(rows), end, len(samples)
         self.struct.n_generated = generated

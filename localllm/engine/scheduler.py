@@ -66,8 +66,9 @@ class Scheduler:
                     continue
             if seq.pending > 1 and self.blocks.share(seq) in filling:
                 continue  # a row above computes its next block, which it will share in the next step
-            count = min(seq.pending, 1 if seq in decoding else spare)
-            if least_behind < seq.pending > spare:
+            behind = seq.pending
+            count = min(behind, 1 if seq in decoding else spare)
+            if least_behind < behind > spare:
                 count = (count + 1) // 2
             if seq.computed < seq.prompt_length:
                 count = min(count, seq.prompt_length - seq.computed)  # devices may compute the rest differently
@@ -78,7 +79,7 @@ class Scheduler:
                     admitting = False  # it keeps what it has until there is room, and nobody overtakes it
                     continue
                 seq.blocks.extend(self.blocks.allocate(lacking))
-            rows.append(Row(seq, seq.computed, count, count == seq.pending))
+            rows.append(Row(seq, seq.computed, count, count == behind))
             if seq not in decoding:
                 spare -= count
                 filling.update(seq.keys[seq.computed // size : (seq.computed + count) // size])
@@ -188,6 +189,6 @@ def _least_behind(order: list[Sequence]) -> list[int]:
     least, found = sys.maxsize, []
     for seq in reversed(order):
         found.append(least)
-        if seq.pending > 1:
-            least = min(least, seq.pending)
+        if 1 < (pending := seq.pending) < least:
+            least = pending
     return found[::-1]

@@ -17,7 +17,7 @@ from localllm.server.job import Job, Piece
 from localllm.server.problems import invalid
 from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
-from localllm.text.tools import Call, call_schema
+from localllm.text.tools import Call, answer_or_calls, call_schema
 
 
 def _call_id() -> str:
@@ -34,6 +34,8 @@ def conversation(request: ChatRequest, template: str) -> list[ChatMessage]:
             plain["content"] = "".join(part.text for part in message.content)
         if plain["role"] == "developer" and "developer" not in template:
             plain["role"] = "system"
+        if "reasoning_content" in plain and "reasoning_content" not in template and "message.thinking" in template:
+            plain["thinking"] = plain.pop("reasoning_content")  # gpt-oss
         messages.append(cast(ChatMessage, plain))
     return messages
 
@@ -47,7 +49,7 @@ class ChatWords:
         self._service, self._request = service, request
         self._head = (self.prefix + secrets.token_hex(12), int(time.time()), service.model_id)
         self._usage = request.stream_options is not UNSET and request.stream_options.include_usage
-        self._begun: set[int] = set()
+        self._plain: dict[int, wire.TextEvents] = {}  # by choice, once it has begun
 
     def events(self, pieces: Sequence[Piece]) -> bytes:
         return b"".join([self._event(piece) for piece in pieces])
@@ -66,11 +68,14 @@ class ChatWords:
         return wire.encode(reply)
 
     def _event(self, piece: Piece) -> bytes:
-        identity, created, model = self._head
-        delta = wire.Delta()
-        if piece.choice not in self._begun:
-            self._begun.add(piece.choice)
-            delta.role = "assistant"
+        plain = self._plain.get(piece.choice)
+        if plain is None:
+            plain = self._plain[piece.choice] = self._begin(piece.choice)
+            delta = wire.Delta(role="assistant")
+        elif self._is_plain(piece):
+            return plain(piece.text)
+        else:
+            delta = wire.Delta()
         if piece.reasoning:
             delta.reasoning_content = piece.reasoning
         if piece.calls:
@@ -78,8 +83,19 @@ class ChatWords:
         if piece.text or (piece.sampled is not None and not piece.reasoning and not piece.calls):
             delta.content = piece.text
         choice = wire.ChatChunkChoice(piece.choice, delta, self._logprobs([piece]), piece.finish or None)
+        return wire.event(self._chunk(choice))
+
+    def _is_plain(self, piece: Piece) -> bool:
+        """Nothing but a text, as most are."""
+        return not (piece.sampled is None or piece.reasoning or piece.calls or piece.finish or self._request.logprobs)
+
+    def _begin(self, index: int) -> wire.TextEvents:
+        return wire.TextEvents(self._chunk(wire.ChatChunkChoice(index, wire.Delta(content=""))), "content")
+
+    def _chunk(self, choice: wire.ChatChunkChoice) -> wire.Chunk:
+        identity, created, model = self._head
         usage = None if self._usage else UNSET
-        return wire.event(wire.Chunk(identity, "chat.completion.chunk", created, model, [choice], usage))
+        return wire.Chunk(identity, "chat.completion.chunk", created, model, [choice], usage)
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.ChatChoice:
         reasoning = "".join(piece.reasoning for piece in pieces)
@@ -120,8 +136,9 @@ def check(request: ChatRequest) -> None:
         raise invalid(f"tool_choice: there is no function {chosen.function.name!r} in tools", "tool_choice")
     if chosen == "required" and not names:
         raise invalid("tool_choice required needs tools", "tool_choice")
-    if tools_of(request) and form_of(request):
-        raise invalid("response_format cannot be given with tools that may be called", "response_format")
+    if tools_of(request) and "grammar" in form_of(request):
+        raise invalid("response_format of type grammar cannot be given with tools that may be called: expected text, "
+                      "json_object or json_schema", "response_format")  # fmt: skip
 
 
 def tools_of(request: ChatRequest) -> list[dict[str, Any]]:
@@ -137,12 +154,12 @@ def _plain(tool: Tool) -> dict[str, Any]:
 
 
 def form_of_answer(request: ChatRequest) -> dict[str, Any]:
-    """What the answer is held to: its format, or a call where one is required."""
-    tools = tools_of(request)
+    """What the answer is held to: a call where one is required, else its format, or a call where one is possible."""
+    tools, form = tools_of(request), form_of(request)
     if isinstance(request.tool_choice, NamedChoice):
         tools = [tool for tool in tools if tool["function"]["name"] == request.tool_choice.function.name]
     elif request.tool_choice != "required":
-        return form_of(request)
+        return {"json_schema": answer_or_calls(form["json_schema"], tools)} if tools and form else form
     return {"json_schema": call_schema(tools)}
 
 

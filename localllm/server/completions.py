@@ -23,11 +23,11 @@ class TextWords:
         self._service, self._request = service, request
         self._head = ("cmpl-" + secrets.token_hex(12), "text_completion", int(time.time()), service.model_id)
         self._usage = request.stream_options is not UNSET and request.stream_options.include_usage
+        self._plain: dict[int, wire.TextEvents] = {}  # by choice
         self._offsets: dict[int, int] = {}  # characters told so far, by choice
 
     def events(self, pieces: Sequence[Piece]) -> bytes:
-        usage = None if self._usage else UNSET
-        return b"".join([wire.event(wire.Chunk(*self._head, [self._choice(p.choice, [p])], usage)) for p in pieces])
+        return b"".join([self._event(piece) for piece in pieces])
 
     def last(self, job: Job) -> bytes:
         if not self._usage:
@@ -37,6 +37,18 @@ class TextWords:
     def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes:
         choices = [self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces))]
         return wire.encode(wire.Chunk(*self._head, choices, wire.usage(job), wire.timings(job)))
+
+    def _event(self, piece: Piece) -> bytes:
+        if piece.finish or self._request.logprobs is not UNSET:
+            return wire.event(self._chunk(self._choice(piece.choice, [piece])))
+        plain = self._plain.get(piece.choice)
+        if plain is None:
+            plain = wire.TextEvents(self._chunk(wire.TextChoice(piece.choice, "")), "text")
+            self._plain[piece.choice] = plain
+        return plain(piece.text)
+
+    def _chunk(self, choice: wire.TextChoice) -> wire.Chunk:
+        return wire.Chunk(*self._head, [choice], None if self._usage else UNSET)
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.TextChoice:
         logprobs = None if self._request.logprobs is UNSET else self._logprobs(index, pieces)

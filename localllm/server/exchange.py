@@ -40,7 +40,7 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         job = self._begin()
-        self._service.jobs.add(job)
+        self._service.begun(job)
         watcher = asyncio.create_task(_watch(receive, job))
         try:
             if self._stream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,7 +31,7 @@ class Piece:
     sampled: Sampled | None  # None: the end, and `finish` says why
     text: str = ""
     reasoning: str = ""
-    calls: list[Call] = field(default_factory=list)
+    calls: Sequence[Call] = ()
     finish: str = ""
 
 
@@ -59,7 +59,7 @@ class Choice:
         self.answer = begin(self.receive)
         self.finish = ""  # how it ended, once it has
         self.told, self._told_at = False, 0.0  # whether there was a token, and when the last came
-        self._last: Piece | None = None  # the newest, while nobody has read it
+        self._last: Piece | None = None  # the newest
 
     def receive(self, item: Sampled | None) -> None:
         """What the engine gave. Never raises: others' parts of the same step come after this one's."""
@@ -73,17 +73,19 @@ class Choice:
 
     def _take(self, item: Sampled | None) -> None:
         piece = Piece(self.index, item)
+        text = self.answer.take(item)
         if item is not None:
-            self._measure()
-        self._split(piece, self.answer.take(item))
+            self._measure(self.answer.last_token)
+        if text:
+            for part in self.answer.splitter.push(text):
+                self._append(piece, *part)
         if item is not None:
             self._last = piece
             self.job.put(piece)
         if self.answer.ended:
             self._end(piece)
 
-    def _measure(self) -> None:
-        now = time.perf_counter()
+    def _measure(self, now: float) -> None:
         if self.told:
             self.job.meter.gap(now - self._told_at)
         else:
@@ -91,15 +93,8 @@ class Choice:
         self._told_at = now
         self.told = True
 
-    def forget_last(self) -> None:
-        self._last = None
-
-    def _split(self, piece: Piece, text: str) -> None:
-        for part in self.answer.splitter.push(text):
-            self._append(piece, *part)
-
     def _end(self, piece: Piece) -> None:
-        if piece.sampled is None and self._last is not None:
+        if piece.sampled is None and self._last is not None and self.job.has_unread(self._last):
             self._last.text += piece.text
             self._last.reasoning += piece.reasoning
             piece = self._last
@@ -146,8 +141,8 @@ class Job:
         self.error: Exception | None = None
         self.closed = False
         self._pieces: list[Piece] = []
-        self._wake = asyncio.Event()
-        self._told_end = False
+        self._reader: asyncio.Future[None] | None = None  # while one waits
+        self._some_end = self._told_end = False
         self.choices: list[Choice] = []
         try:
             for index in range(len(prompts) * n):
@@ -160,18 +155,23 @@ class Job:
 
     def put(self, piece: Piece) -> None:
         self._pieces.append(piece)
-        self._wake.set()
+        if piece.finish:
+            self._some_end = True
+        self._wake()
+
+    def has_unread(self, piece: Piece) -> bool:
+        return any(own is piece for own in self._pieces)
 
     def fail(self, error: Exception) -> None:
         self.error = self.error or error
         self._abort()
-        self._wake.set()
+        self._wake()
 
     def close(self) -> None:
         """The client has left: nothing more is computed, and the reader gets no more."""
         self.closed = True
         self._abort()
-        self._wake.set()
+        self._wake()
 
     @property
     def end(self) -> str:
@@ -187,17 +187,19 @@ class Job:
     async def next(self) -> list[Piece]:
         """What came since the last time, waiting until there is something; nothing after the end."""
         while not (self._pieces or self.error or self.closed or self._told_end):
-            self._wake.clear()
-            await self._wake.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         if self.error is not None:
             raise self.error
         if self.closed:
             return []
         pieces, self._pieces = self._pieces, []
-        for choice in self.choices:
-            choice.forget_last()
-        self._told_end = self.ended
+        self._told_end = self._some_end and self.ended
         return pieces
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def _abort(self) -> None:
         for choice in self.choices:

@@ -136,7 +136,7 @@ class FunctionTool(_Strict):
     name: Name
     description: str = ""
     parameters: dict[str, Any] | UnsetType = UNSET
-    strict: bool = False  # arguments are held to the schema where tool_choice asks for a call
+    strict: bool = False  # arguments are held to the schema wherever they can be
 
 
 class Tool(_Strict, tag_field="type", tag="function"):

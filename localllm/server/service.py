@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -12,16 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from localllm.errors import ClosedError, UnsupportedError
+from localllm.errors import ClosedError, FileError, UnsupportedError
 from localllm.server.job import Job
 from localllm.server.metrics import Metrics
 from localllm.server.problems import Problem, as_problem
+from localllm.server.turnover import Turnover
 
 if TYPE_CHECKING:
     from localllm.config import ServeOptions
     from localllm.llm import LLM
 
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 TEXT_THREADS = 2  # each keeps the tokenizer's cache of words for itself
 
@@ -41,7 +44,6 @@ class Service:
         self.model_id = file.removesuffix(".gguf")
         self._names = {"default", file, self.model_id}
         self.longest_token = _longest_token(llm)  # in bytes
-        self._identity = _identity(llm.path)
         self.file_changed = False
         self.on_loopback = is_loopback(options.host)
         self.metrics = Metrics(llm)
@@ -49,6 +51,7 @@ class Service:
         self.failures = 0  # requests that failed for a reason of ours
         self.last_failure: str | None = None
         self.jobs: set[Job] = set()  # that clients wait for
+        self.turnover = Turnover()
         self._threads = ThreadPoolExecutor(TEXT_THREADS, "localllm-text")
         self._patient = ThreadPoolExecutor(1, "localllm-patient")
 
@@ -76,13 +79,23 @@ class Service:
     def open_choices(self) -> int:
         return sum(len(job.choices) for job in self.jobs)
 
+    def begun(self, job: Job) -> None:
+        """A client waits for it."""
+        if not self.jobs:
+            self.turnover.begin()
+        self.jobs.add(job)
+
     def done(self, job: Job) -> None:
         """A client waits for it no more."""
         self.jobs.discard(job)
+        self.turnover.ended(len(job.choices))
         self.metrics.request(job.end, sum(len(prompt.tokens) for prompt in job.prompts))
 
     def problem(self, error: Exception) -> Problem:
         """What the client of a failed job is told."""
+        if isinstance(error, FileError):  # from a step: no other file is read for a request
+            self._lose_file(error)
+            error = self._changed()
         problem = as_problem(error)
         if problem.status >= 500 and not self.draining:
             self.failures += 1
@@ -95,11 +108,16 @@ class Service:
             job.fail(error or ClosedError("the server is shutting down"))
 
     def check_file(self) -> None:
-        """A file that was written to since it was mapped is another model, or none. One that was replaced by another
-        file, or deleted, is still whole where it is mapped."""
-        now = _identity(self.llm.path)
-        if not self.file_changed and now[:2] == self._identity[:2] and now != self._identity:
+        """A file that was written to since it was mapped is another model, or none."""
+        try:
+            self.llm.check_file()
+        except FileError as error:
+            self._lose_file(error)
+
+    def _lose_file(self, error: FileError) -> None:
+        if not self.file_changed:
             self.file_changed = True
+            _log.error("%s", error)
             self.end_all(self._changed())
 
     def _changed(self) -> Problem:
@@ -126,12 +144,12 @@ class Service:
         if self.file_changed:
             raise self._changed()
         most = self.options.max_batch + self.options.max_queue
-        if self.open_choices + choices > most:
+        if (lacking := self.open_choices + choices - most) > 0:
             raise Problem(
                 429,
                 f"{self.open_choices} answers are being made or waited for, and at most {most} may be",
                 code="queue_full",
-                headers={"retry-after": "1"},
+                headers={"retry-after": str(self.turnover.seconds(lacking))},
             )
 
 
@@ -141,11 +159,3 @@ def _longest_token(llm: LLM) -> int:
     except UnsupportedError:
         return 1  # no text can be encoded anyway
     return max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.n_vocab))
-
-
-def _identity(path: str) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -21,6 +21,17 @@ def event(value: Any) -> bytes:
     return b"data: " + encode(value) + b"\n\n"
 
 
+class TextEvents:
+    """Events that differ in one text alone, encoded once but for it. `example` is such a one, its text empty."""
+
+    def __init__(self, example: Any, field: str) -> None:
+        self._before, self._after = event(example).split(b'"%s":""' % field.encode())  # no other text has bare quotes
+        self._before += b'"%s":' % field.encode()
+
+    def __call__(self, text: str) -> bytes:
+        return self._before + encode(text) + self._after
+
+
 class CachedTokens(Struct):
     cached_tokens: int
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from localllm.errors import InvalidArgument
+from localllm.text.reasoning import Splitter
 from localllm.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -56,11 +57,22 @@ class Compiler:
         with self._lock:
             source = _json_form(json_schema) if json_schema is not None else _grammar_form(grammar or "")
             name = "grammar" if json_schema is None else "json_schema"
-            matcher = self._known.pop(source, None) or self._compile(source, name)
-            self._known[source] = matcher
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            matcher = self._remembered(source, name)
         return lambda: Constraint(matcher.deep_copy(), self._token_bytes, after.encode())
+
+    def calls(self, mark: str, schema: Mapping[str, Any], splitter: Callable[[], Splitter]) -> Callable[[], CallGuard]:
+        """What makes a mask for each answer: free text in which every JSON value behind `mark`, outside of reasoning,
+        fits a schema. InvalidArgument says what is wrong with that."""
+        with self._lock:
+            matcher = self._remembered(_call_form(schema), "tools")
+        return lambda: CallGuard(matcher, self._token_bytes, mark, splitter())
+
+    def _remembered(self, source: str, name: str) -> LLMatcher:
+        matcher = self._known.pop(source, None) or self._compile(source, name)
+        self._known[source] = matcher
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return matcher
 
     def _compile(self, source: str, name: str) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
@@ -85,17 +97,7 @@ class Constraint:
         self._after, self._before = after, b""
 
     def fill(self, bits: memoryview) -> None:
-        target = np.frombuffer(bits, np.uint8)
-        if self._after:
-            target[:] = 255
-            return
-        try:
-            self._matcher.unsafe_compute_mask_ptr(target.ctypes.data, target.nbytes)
-            failed = self._matcher.is_error()  # the library would then allow the answer to end
-        except BaseException:  # its panics are no Exception, and would end the engine
-            failed = True
-        if failed:
-            target[:] = 0
+        _fill(None if self._after else self._matcher, bits)
 
     def accept(self, token: int) -> None:
         if not self._after:
@@ -104,6 +106,47 @@ class Constraint:
         self._before = (self._before + self._token_bytes(token))[-len(self._after) - 64 :]
         if self._after in self._before:
             self._after = b""
+
+
+class CallGuard:
+    """The calls in one answer, as far as it has come. Used by one thread at a time."""
+
+    def __init__(self, pattern: LLMatcher, token_bytes: Callable[[int], bytes], mark: str, splitter: Splitter) -> None:
+        self._pattern, self._token_bytes, self._mark, self._splitter = pattern, token_bytes, mark, splitter
+        self._call: LLMatcher | None = None  # while one is written
+        self._before = ""
+
+    def fill(self, bits: memoryview) -> None:
+        _fill(self._call, bits)
+
+    def accept(self, token: int) -> None:
+        if self._call is not None:
+            self._call.consume_token(token)
+            if self._call.is_accepting():
+                self._call = None
+            return
+        text = self._token_bytes(token).decode("utf-8", "replace")
+        said = "".join(piece.text for piece in self._splitter.push(text) if not piece.reasoning)
+        _, mark, rest = (self._before + said).rpartition(self._mark)
+        if mark and not rest.strip():
+            self._call, self._before = self._pattern.deep_copy(), ""
+        else:  # a token in which more than the mark stands is not held any more
+            self._before = rest[-len(self._mark) :]
+
+
+def _fill(matcher: LLMatcher | None, bits: memoryview) -> None:
+    """Without a matcher everything is allowed."""
+    target = np.frombuffer(bits, np.uint8)
+    if matcher is None:
+        target[:] = 255
+        return
+    try:
+        matcher.unsafe_compute_mask_ptr(target.ctypes.data, target.nbytes)
+        failed = matcher.is_error()  # the library would then allow the answer to end
+    except BaseException:  # its panics are no Exception, and would end the engine
+        failed = True
+    if failed:
+        target[:] = 0
 
 
 def _json_form(schema: str | Mapping[str, Any]) -> str:
@@ -118,6 +161,16 @@ def _json_form(schema: str | Mapping[str, Any]) -> str:
             raise InvalidArgument(f"json_schema is not JSON: {error}") from None
     _check_size(schema)
     return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)
+
+
+def _call_form(schema: Mapping[str, Any]) -> str:
+    from llguidance import LLMatcher
+
+    _check_size(schema)
+    text = json.dumps({**schema, "x-guidance": _JSON})
+    if len(text) > MOST_SOURCE:
+        raise InvalidArgument(f"tools have {len(text)} characters; at most {MOST_SOURCE} are allowed")
+    return LLMatcher.grammar_from_lark(f"start: /[ \\n]?/ call /[ \\n]?/\ncall: %json {text}")
 
 
 def _check_size(schema: Any) -> None:

@@ -4,7 +4,7 @@ Models that reason write it first, between two marks: <think> ... </think> and t
 tells; some templates end the prompt with the first one, so that the model begins inside.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Marks(NamedTuple):
@@ -24,6 +24,8 @@ FAMILIES = (
     Marks("<thought>", "</thought>"),
 )
 
+HARMONY = Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")  # gpt-oss, read by channels.py
+
 # Texts of single tokens that must stay visible for the marks to be found.
 MARKERS = frozenset(mark for family in FAMILIES for mark in family) | {"<|channel>"}
 
@@ -35,7 +37,24 @@ class Piece(NamedTuple):
 
 def marks_of(template: str) -> Marks | None:
     """The marks that a chat template speaks of; None for a model that does not reason."""
+    if HARMONY.close in template:
+        return HARMONY
     return next((marks for marks in FAMILIES if marks.close in template), None)
+
+
+def answer_mark(marks: Marks | None, prompt: str) -> str:
+    """What a model that reasons first writes before its answer; empty where the answer comes at once."""
+    if marks is None or not (marks == HARMONY or prompt.rstrip().endswith(marks.open)):
+        return ""
+    return marks.close
+
+
+class Splitter(Protocol):
+    """Tells reasoning from the answer: see ReasoningSplitter."""
+
+    def push(self, text: str) -> list[Piece]: ...
+
+    def finish(self) -> list[Piece]: ...
 
 
 class ReasoningSplitter:

@@ -28,6 +28,7 @@ class TextStream:
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
+        self._whole = True  # no character has only begun
         self._skip_space = skip_space
 
     def push(self, token: int) -> str:
@@ -37,7 +38,11 @@ class TextStream:
         piece = self._token_bytes(token)
         if self._skip_space and piece:
             piece, self._skip_space = piece.removeprefix(b" "), False
-        return self._advance(self._decoder.decode(piece))
+        if self._whole and piece.isascii():  # as nearly all are, at a third of the time
+            return self._advance(piece.decode("ascii"))
+        text = self._decoder.decode(piece)
+        self._whole = not self._decoder.getstate()[0]
+        return self._advance(text)
 
     def finish(self) -> str:
         """The text that was still held back, an incomplete character as U+FFFD."""

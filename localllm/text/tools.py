@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from localllm.messages import Message
 
 MOST_FAILURES = 64  # brackets in an answer that begin no JSON, before the rest is not looked at
+_SPELLED = re.compile(r'{\\?"name\\?": <function-name>, \\?"arguments\\?": ')
+_LISTED = re.compile(r'"\[TOOL_CALLS\] ?\["')
 _JSON = json.JSONDecoder()
 
 
@@ -58,6 +60,18 @@ FORMATS = (
 def formats_of(template: str) -> tuple[Format, ...]:
     """How the model of a template may write calls. Plain JSON is always understood."""
     return (*[known for known in FORMATS if known.in_template in template][:1], GENERIC)
+
+
+def held_calls(template: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]] | None:
+    """The mark behind which a model certainly writes calls as JSON, and the schema of what it writes there; None where
+    that is not known. Behind <tool_call> some families write XML, behind [TOOL_CALLS] some a bare name: only where the
+    template spells the JSON out is it that."""
+    if "<tool_call>" in template and _SPELLED.search(template):  # Hermes, Qwen
+        return "<tool_call>", call_schema(tools)
+    if _LISTED.search(template) and "tool_call.function|tojson" in template:  # Mistral
+        identity = {"id": {"type": "string", "pattern": "^[a-zA-Z0-9]{9}$"}}
+        return "[TOOL_CALLS]", _several(call_schema(tools, identity), {})
+    return None
 
 
 def describes_tools(template: str) -> bool:
@@ -109,8 +123,9 @@ def _plain_arguments(arguments: Any) -> Any:
         return arguments
 
 
-def call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The JSON schema of one call of any of these functions, its arguments held to the function's own schema."""
+def call_schema(tools: Sequence[Mapping[str, Any]], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON schema of one call of any of these functions, its arguments held to the function's own schema. more:
+    properties that a call may have besides."""
     definitions, calls = {}, []
     for i, tool in enumerate(tools):
         function = tool.get("function", tool)
@@ -119,12 +134,25 @@ def call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         calls.append(
             {
                 "type": "object",
-                "properties": {"name": {"const": function["name"]}, "arguments": {"$ref": home}},
+                "properties": {"name": {"const": function["name"]}, "arguments": {"$ref": home}, **(more or {})},
                 "required": ["name", "arguments"],
                 "additionalProperties": False,
             }
         )
     return {"$defs": definitions, "anyOf": calls}
+
+
+def answer_or_calls(schema: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON schema of an answer that fits `schema`, or else is a call or an array of calls."""
+    several = _several(call_schema(tools), {"answer": _moved(schema, "#/$defs/answer")})
+    definitions = several.pop("$defs")
+    return {"$defs": definitions, "anyOf": [{"$ref": "#/$defs/answer"}, {"$ref": "#/$defs/call"}, several]}
+
+
+def _several(call: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """An array of calls, and the definitions that it and others need."""
+    definitions = {**call["$defs"], **definitions, "call": {"anyOf": call["anyOf"]}}
+    return {"$defs": definitions, "type": "array", "items": {"$ref": "#/$defs/call"}, "minItems": 1}
 
 
 def _moved(schema: Any, home: str) -> Any:

@@ -4,11 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "map_guard.h"
 #include "printable.h"
 #include "status.h"
 
@@ -54,13 +56,14 @@ static int map(struct file *file, const char *shown) {
 #endif
     file->data = data;
     file->size = (uint64_t)info.st_size;
+    file->guard = map_guard_add(data, file->size);
     file->changed[0] = (int64_t)info.st_mtim.tv_sec;
     file->changed[1] = (int64_t)info.st_mtim.tv_nsec;
     return LL_OK;
 }
 
 int file_open(struct file *file, const char *path, const char *shown) {
-    *file = (struct file){.fd = -1};
+    *file = (struct file){.fd = -1, .guard = MAP_UNGUARDED};
     /* Without O_NONBLOCK a pipe that nobody writes to would hold the caller for ever. */
     file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (file->fd < 0) return fail_errno(shown, "opened");
@@ -69,20 +72,18 @@ int file_open(struct file *file, const char *path, const char *shown) {
     return status;
 }
 
-int file_settle(struct file *file, const char *shown) {
+const char *file_damage(const struct file *file) {
     struct stat info;
-    if (fstat(file->fd, &info)) return fail_errno(shown, "examined");
-    if ((uint64_t)info.st_size != file->size || (int64_t)info.st_mtim.tv_sec != file->changed[0] ||
-        (int64_t)info.st_mtim.tv_nsec != file->changed[1]) {
-        return fail(LL_EIO, "%s: changed while it was opened; is it still being written?", shown);
-    }
-    close(file->fd);
-    file->fd = -1;
-    return LL_OK;
+    if (map_guard_lost(file->guard)) return "was truncated or cannot be read any more";
+    if (fstat(file->fd, &info)) return "cannot be examined any more";
+    bool same = (uint64_t)info.st_size == file->size && (int64_t)info.st_mtim.tv_sec == file->changed[0] &&
+                (int64_t)info.st_mtim.tv_nsec == file->changed[1];
+    return same ? NULL : "was changed";
 }
 
 void file_close(struct file *file) {
     if (file->fd >= 0) close(file->fd);
+    map_guard_remove(file->guard);
     if (file->data) munmap((void *)(uintptr_t)file->data, (size_t)file->size);
-    *file = (struct file){.fd = -1};
+    *file = (struct file){.fd = -1, .guard = MAP_UNGUARDED};
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/map_guard.h"
 #include "base/status.h"
 #include "parse.h"
 
@@ -84,7 +85,8 @@ static int open_part(ll_gguf *gguf, struct table *table, const char *path, const
     TRY(file_open(file, path, shown));
     gguf->n_files = split + 1;
     TRY(part_read(gguf, table, file, shown, (int32_t)split));
-    return file_settle(file, shown);
+    const char *damage = file_damage(file);
+    return damage ? fail(LL_EIO, "%s: %s while it was opened; is it still being written?", shown, damage) : LL_OK;
 }
 
 static int check_split_key(const struct table *table, const char *key, uint32_t expected) {
@@ -182,6 +184,18 @@ void ll_gguf_close(ll_gguf *file) {
     free(file);
 }
 
+int ll_gguf_check(const ll_gguf *file) {
+    for (uint32_t i = 0; i < file->n_files; i++) {
+        const char *damage = file_damage(&file->files[i]);
+        if (!damage) continue;
+        if (file->n_files == 1) return fail(LL_EIO, "%s: %s while it was in use", file->path, damage);
+        return fail(LL_EIO, "%s: part %u of %u %s while it was in use", file->path, i + 1, file->n_files, damage);
+    }
+    return LL_OK;
+}
+
+int ll_guard_files(void) { return map_guard_install(); }
+
 uint32_t ll_gguf_version(const ll_gguf *file) { return file->version; }
 uint64_t ll_gguf_bytes(const ll_gguf *file) { return file->bytes; }
 int64_t ll_gguf_kv_count(const ll_gguf *file) { return (int64_t)file->table.n; }
@@ -213,9 +227,10 @@ int ll_gguf_strings(const ll_gguf *file, int64_t index, uint64_t *ends, char *te
                     value_type_name(kv->item_type));
     }
     const uint8_t *item = kv->data;
-    uint64_t used = 0, length;
+    uint64_t used = 0, length, room = kv->bytes - kv->count * sizeof length;
     for (uint64_t i = 0; i < kv->count; i++) {
         memcpy(&length, item, sizeof length);
+        if (length > room - used) return fail(LL_EIO, "%s: was changed while it was in use", file->path);
         memcpy(text + used, item + sizeof length, length);
         item += sizeof length + length;
         used += length;

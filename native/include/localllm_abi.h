@@ -90,6 +90,12 @@ typedef struct {
 /* Opens `path` and, when it is the first of a split model, its siblings. */
 int ll_gguf_open(ll_gguf **out, const char *path);
 void ll_gguf_close(ll_gguf *file);
+/* LL_EIO once a part was written to, cut short or could not be read: what is computed from it is worthless. Every step
+ * on the file asks this itself. */
+int ll_gguf_check(const ll_gguf *file);
+/* For the process: reading a map whose file was cut short gives zeros, which ll_gguf_check tells, where it would end
+ * the process by SIGBUS. Handles that signal from now on; what is about no map of ours goes to the handler before. */
+int ll_guard_files(void);
 uint32_t ll_gguf_version(const ll_gguf *file);
 uint64_t ll_gguf_bytes(const ll_gguf *file); /* of all splits */
 int64_t ll_gguf_kv_count(const ll_gguf *file);

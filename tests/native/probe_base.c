@@ -2,7 +2,7 @@
  *
  *     add A B | mul A B | align A ALIGNMENT | range OFFSET BYTES SIZE    ->  "1 RESULT" if it fits, else "0 0"
  *     show SIZE HEX                                                      ->  the printable text
- *     settle PATH                                                        ->  opens, waits for a line, settles: the code
+ *     examine PATH                                                       ->  opens, waits for a line: what became of it
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,15 +25,15 @@ static void show(uint64_t size, const char *hex) {
     free(out);
 }
 
-static void settle(const char *path) {
+static void examine(const char *path) {
     char line[8];
     struct file file;
     int code = file_open(&file, path, path);
     puts("open");
     fflush(stdout);
-    if (!code && fgets(line, sizeof line, stdin)) code = file_settle(&file, path);
+    const char *damage = code ? ll_error() : fgets(line, sizeof line, stdin) ? file_damage(&file) : NULL;
+    printf("%s\n", damage ? damage : "as it was");
     file_close(&file);
-    printf("%d %s\n", code, ll_error());
 }
 
 int main(void) {
@@ -42,8 +42,8 @@ int main(void) {
         unsigned long long a = 0, b = 0, c = 0;
         uint64_t result = 0;
         bool fits = false;
-        if (sscanf(line, "settle %4095s", text) == 1) {
-            settle(text);
+        if (sscanf(line, "examine %4095s", text) == 1) {
+            examine(text);
             continue;
         }
         text[0] = 0;

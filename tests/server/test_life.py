@@ -276,7 +276,9 @@ def test_a_full_queue_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> No
         replies = [pool.submit(server.post, "/v1/completions", LONG | {"seed": i}) for i in range(4)]
         wait_until(lambda: server.service.open_choices == 4)
         refused = server.post("/v1/completions", LONG)
-        assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+        assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
+        monkeypatch.setattr(server.service.turnover, "seconds", lambda places: 10 * places)
+        assert server.post("/v1/completions", LONG | {"n": 3}).headers["retry-after"] == "30"
         assert refused.json()["error"]["code"] == "queue_full"
         assert httpx.get(server.url + "/health").status_code == 200
         gate.set()
@@ -391,6 +393,30 @@ def test_a_signal_finishes_what_was_begun(tiny: Path, sig: int, code: int) -> No
     line = json.loads(ended[0][1])
     assert (line["path"], line["status"], line["end"]) == ("/v1/completions", 200, "done")
     assert line["generated_tokens"] == 400 and "once upon" not in ended[0][1]
+
+
+@pytest.mark.parametrize("change", ["truncated", "appended"])
+def test_a_model_file_that_is_lost_ends_answers_and_not_the_server(tmp_path: Path, change: str) -> None:
+    file = tmp_path / "large.gguf"
+    write_tiny(file, embd=256, ff=512, layers=4, heads=8, context=8192, never=(256, 257, 258))
+    server = Process(file)
+    body = LONG | {"stream": True, "n": 4, "max_tokens": 8000}
+    with httpx.stream("POST", server.url + "/v1/completions", json=body, timeout=60) as reply:
+        lines = reply.iter_lines()
+        assert "error" not in json.loads(next(lines)[6:])
+        if change == "truncated":
+            os.truncate(file, 4096)
+        else:
+            with file.open("ab") as opened:
+                opened.write(b"x")
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]" and json.loads(rest[-2][6:])["error"]["code"] == "model_file_changed"
+    health = httpx.get(server.url + "/health")
+    assert health.status_code == 503
+    assert health.json() == {"status": "model_file_changed", "failures": 1, "last_failure": "model_file_changed"}
+    assert httpx.post(server.url + "/v1/completions", json=LONG, timeout=60).status_code == 503
+    assert server.end(signal.SIGTERM)[0] == 0
+    assert f"large.gguf: was {'changed' if change == 'appended' else change}" in server.err
 
 
 def test_when_grace_is_over_streams_end_with_an_error(tiny: Path) -> None:

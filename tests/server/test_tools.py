@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import openai
 import pytest
 
+from localllm.engine.sequence import Mask
 from localllm.llm import Request
 from localllm.params import SamplingParams
 from tests.server.live import Live, serving
-from tests.tiny_models import write_tiny
+from tests.tiny_models import CHATML, write_tiny
 
 PARAMETERS = {
     "type": "object",
@@ -92,6 +94,79 @@ def test_calls_are_found_where_the_choice_is_the_models(
     assert client.chat.completions.create(**arguments, tools=others).choices[0].message.content == text
 
 
+@pytest.mark.parametrize("form", [PARAMETERS, None], ids=["json_schema", "json_object"])
+def test_an_answer_of_a_format_or_a_call(server: Live, form: Any) -> None:
+    """What a random model draws is either, and nothing else."""
+    named = {"type": "json_schema", "json_schema": {"name": "x", "schema": form}} if form else {"type": "json_object"}
+    kinds = set()
+    for seed in range(30):
+        arguments: Any = {"model": "default", "messages": MESSAGES, "tools": TOOLS, "response_format": named}
+        arguments |= {"temperature": 2, "extra_body": {"top_k": 0, "min_p": 0}, "top_p": 1}  # all that is allowed
+        choice = server.openai().chat.completions.create(**arguments, seed=seed, max_tokens=150).choices[0]
+        kinds.add(choice.finish_reason)
+        if choice.finish_reason == "tool_calls":
+            assert {call.function.name for call in choice.message.tool_calls} <= {"weather", "stop"}
+        elif choice.finish_reason == "stop":
+            jsonschema.validate(json.loads(choice.message.content), form or {"type": "object"})
+    assert "stop" in kinds and (form is None or "tool_calls" in kinds)
+    required = server.openai().chat.completions.create(**arguments, tool_choice=NAMED, seed=1, max_tokens=200)
+    assert required.choices[0].message.tool_calls[0].function.name == "weather"
+    plain = server.openai().chat.completions.create(**arguments, tool_choice="none", seed=1, max_tokens=150)
+    assert plain.choices[0].finish_reason != "tool_calls"
+
+
+class Begun:
+    """A mask that lets a beginning be written, and then what another lets."""
+
+    def __init__(self, ids: list[int], rest: Mask) -> None:
+        self._ids, self._rest = ids, rest
+
+    def fill(self, bits: memoryview) -> None:
+        self._rest.fill(bits)
+        if self._ids:
+            bits[:] = bytes(len(bits))
+            bits[self._ids[0] // 8] = 1 << self._ids[0] % 8
+
+    def accept(self, token: int) -> None:
+        self._ids = self._ids[1:]
+        self._rest.accept(token)
+
+
+def test_a_call_of_the_models_own_fits_its_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spelled = "{# tools tool_calls <tool_call> {\"name\": <function-name>, \"arguments\": <args>} #}"
+    write_tiny(tmp_path / "tiny.gguf", context=2048, chat_template=spelled + CHATML)
+    with serving(tmp_path / "tiny.gguf") as server:
+        constrain = server.llm.constrain
+        begin = server.llm.tokenize("So: <tool_call>\n")
+
+        def begun(request: Request, params: SamplingParams) -> Request:
+            form = constrain(request, params).form
+            assert form is not None
+            return request._replace(form=lambda: Begun(begin, form()))
+
+        monkeypatch.setattr(server.llm, "constrain", begun)
+        for seed in range(6):
+            choice = server.openai().chat.completions.create(
+                model="default", messages=MESSAGES, tools=TOOLS[:1], seed=seed, max_tokens=200
+            ).choices[0]  # fmt: skip
+            (call, *_) = choice.message.tool_calls
+            assert choice.message.content == "So: "
+            jsonschema.validate(json.loads(call.function.arguments), PARAMETERS)
+        monkeypatch.setattr(server.llm, "constrain", constrain)
+        odd = [{"type": "function", "function": {"name": "odd", "parameters": {"type": "nothing"}}}]
+        reply = server.openai().chat.completions.create(
+            model="default", messages=MESSAGES, tools=odd, max_tokens=3, extra_body={"ignore_eos": True}
+        )
+        assert reply.usage.completion_tokens == 3  # a schema that cannot be held to
+        nested: dict[str, Any] = {"type": "null"}
+        for _ in range(300):
+            nested = {"type": "array", "items": nested}
+        for tool in ({"type": "function"}, {"function": {"name": "x", "parameters": nested}}):
+            assert len(server.llm.chat(MESSAGES, tools=[tool], max_tokens=3, ignore_eos=True).token_ids) == 3
+
+
 def test_a_conversation_with_calls_goes_on(server: Live) -> None:
     client = server.openai()
     first = client.chat.completions.create(
@@ -121,7 +196,8 @@ def test_a_call_that_was_cut_is_text(server: Live) -> None:
         ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "none"}}}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": TOOLS, "response_format": {"type": "grammar", "syntax": "regex", "grammar": "a+"}},
+         "response_format"),
         ({"tools": [{"type": "function", "function": {"name": "x", "parameters": {"type": "nothing"}}}],
           "tool_choice": "required"}, "tools"),
     ],

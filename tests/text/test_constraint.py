@@ -14,7 +14,8 @@ import pytest
 
 from localllm.bundled import demo_model_path
 from localllm.errors import InvalidArgument
-from localllm.text.constraint import Compiler, Constraint
+from localllm.text.constraint import CallGuard, Compiler, Constraint
+from localllm.text.reasoning import FAMILIES, ReasoningSplitter
 from localllm.text.tokenizer import Tokenizer
 from tests.conftest import shared_folder
 
@@ -45,7 +46,7 @@ def vocabulary(request: pytest.FixtureRequest) -> tuple[Tokenizer, Compiler]:
     return tokenizer, Compiler(tokenizer, tokenizer.n_vocab + 5)  # models may have more rows than names
 
 
-def allowed(mask: Constraint, n_vocab: int) -> np.ndarray:
+def allowed(mask: Constraint | CallGuard, n_vocab: int) -> np.ndarray:
     bits = np.full(-(-n_vocab // 32), 0x5A5A5A5A, np.uint32)
     mask.fill(memoryview(bits).cast("B"))
     return np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")[:n_vocab])
@@ -114,6 +115,70 @@ def test_a_token_against_the_form_closes_it(vocabulary: tuple[Tokenizer, Compile
             mask.accept(token)
         mask.accept(tokenizer.encode("z", add_special=False)[-1])
         assert len(allowed(mask, tokenizer.n_vocab)) == 0
+
+
+CALL_SCHEMA = {"$defs": {"tool0": SCHEMAS[0]}, "anyOf": [{"type": "object", "properties": {
+    "name": {"const": "save"}, "arguments": {"$ref": "#/$defs/tool0"}}, "required": ["name", "arguments"],
+    "additionalProperties": False, "description": "a ::= b"}]}  # fmt: skip
+
+
+def guard(compiler: Compiler, prompt: str = "") -> CallGuard:
+    return compiler.calls("<tool_call>", CALL_SCHEMA, lambda: ReasoningSplitter(FAMILIES[0], prompt))()
+
+
+def feed(tokenizer: Tokenizer, mask: CallGuard, text: str) -> None:
+    for token in tokenizer.encode(text, add_special=False, parse_special=True):
+        mask.accept(token)
+
+
+def test_calls_in_a_free_text_fit_their_schema(vocabulary: tuple[Tokenizer, Compiler]) -> None:
+    tokenizer, compiler = vocabulary
+    mask, n_vocab, rng = guard(compiler), tokenizer.n_vocab + 5, random.Random(4)
+    for text in ("I will: <tool_call>", "\n</tool_call>\n<tool_call>\n", "wörld <tool_ca <tool_call>"):
+        assert len(allowed(mask, n_vocab)) == n_vocab
+        feed(tokenizer, mask, text)
+        ids: list[int] = []
+        while len(choice := allowed(mask, n_vocab)) < n_vocab:
+            assert len(choice) and len(ids) < 300
+            ids.append(int(rng.choice(choice)))
+            mask.accept(ids[-1])
+        call = json.loads(b"".join(map(tokenizer.token_bytes, ids)))
+        jsonschema.validate(call, CALL_SCHEMA)
+
+
+def test_calls_in_an_array(vocabulary: tuple[Tokenizer, Compiler]) -> None:
+    tokenizer, compiler = vocabulary
+    schema = {"$defs": CALL_SCHEMA["$defs"], "type": "array", "items": {"anyOf": CALL_SCHEMA["anyOf"]}, "minItems": 1}
+    form = compiler.calls("[TOOL_CALLS]", schema, lambda: ReasoningSplitter(None))
+    for seed in range(3):
+        mask, n_vocab, rng, ids = form(), tokenizer.n_vocab + 5, random.Random(seed), []
+        feed(tokenizer, mask, "[TOOL_CALLS]")
+        while len(choice := allowed(mask, n_vocab)) < n_vocab:
+            assert len(choice) and len(ids) < 600
+            ids.append(int(rng.choice(choice)))
+            mask.accept(ids[-1])
+        jsonschema.validate(json.loads(b"".join(map(tokenizer.token_bytes, ids))), schema)
+
+
+def test_what_is_no_beginning_of_a_call_stays_free(vocabulary: tuple[Tokenizer, Compiler]) -> None:
+    tokenizer, compiler = vocabulary
+    for prompt, text in (
+        ("", "<tool_call"), ("", "<tool_ call>"), ("", "<think>a <tool_call>"), ("<think>\n", "a <tool_call>"),
+    ):  # fmt: skip
+        mask = guard(compiler, prompt)
+        feed(tokenizer, mask, text)
+        assert len(allowed(mask, tokenizer.n_vocab + 5)) == tokenizer.n_vocab + 5, text
+    mask = guard(compiler, "<think>\n")
+    feed(tokenizer, mask, "a <tool_call> </think>\n\n<tool_call>")
+    assert 0 < len(allowed(mask, tokenizer.n_vocab + 5)) < tokenizer.n_vocab + 5
+
+
+def test_a_token_against_a_call_closes_it(vocabulary: tuple[Tokenizer, Compiler]) -> None:
+    tokenizer, compiler = vocabulary
+    mask = guard(compiler)
+    feed(tokenizer, mask, "<tool_call>")
+    mask.accept(tokenizer.encode("z", add_special=False)[-1])
+    assert len(allowed(mask, tokenizer.n_vocab + 5)) == 0
 
 
 HOSTILE: list[dict[str, Any]] = [

@@ -16,12 +16,14 @@ from localllm.text.tools import (
     GENERIC,
     Call,
     CallReader,
+    answer_or_calls,
     call_schema,
     described,
     describes_tools,
     find_calls,
     flattened,
     formats_of,
+    held_calls,
 )
 from tests.conftest import shared_folder
 
@@ -108,6 +110,37 @@ def test_calls_and_text(formats: Any, text: str, shown: str, count: int) -> None
     for seed in range(20):
         got, calls = read(CallReader(formats, NAMES), text, random.Random(seed))
         assert (got, calls) == (shown, [EXPECTED] * count)
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_calls_are_held_where_the_template_spells_them_out(path: Any) -> None:
+    held = held_calls(path.read_text(), TOOLS)
+    marks = {"Qwen2.5": "<tool_call>", "Qwen3": "<tool_call>", "Hermes": "<tool_call>", "Mistral": "[TOOL_CALLS]"}
+    assert (held[0] if held else None) == next((marks[name] for name in marks if name in path.name), None)
+    if held is None:
+        return
+    validator = jsonschema.Draft202012Validator(held[1])
+    validator.check_schema(held[1])
+    call = {**json.loads(CALL), **({"id": "abc123XYZ"} if "Mistral" in path.name else {})}
+    assert validator.is_valid([call, json.loads(CALL)] if "Mistral" in path.name else call)
+    assert not any(map(validator.is_valid, ([], {}, {**call, "name": "other"}, [{**call, "id": "?"}])))
+
+
+def test_other_calls_behind_the_same_marks_are_not_held() -> None:
+    for template in ("<tool_call>\n<function=name>\n<parameter=x>", '{"name": <function-name>, "arguments": <x>}',
+                     "[TOOL_CALLS]name[ARGS]{}", '"[TOOL_CALLS]" + name'):  # fmt: skip
+        assert held_calls(template, TOOLS) is None
+
+
+def test_an_answer_or_calls() -> None:
+    answer = {"$defs": {"x": {"type": "integer"}}, "type": "object", "properties": {"age": {"$ref": "#/$defs/x"}},
+              "required": ["age"], "additionalProperties": False}  # fmt: skip
+    schema = answer_or_calls(answer, TOOLS)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    call = json.loads(CALL)
+    assert all(map(validator.is_valid, ({"age": 3}, call, [call], [call, call])))
+    assert not any(map(validator.is_valid, ({"age": "3"}, [], [{"age": 3}], {**call, "name": "other"}, "x", {})))
 
 
 def test_text_is_shown_as_soon_as_it_is_no_call() -> None:

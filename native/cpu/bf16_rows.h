@@ -3,17 +3,13 @@
  * Needs AVX-512 with VL, BW and BF16. Reads only bytes of the blocks asked for. */
 #ifndef BF16_ROWS_H
 #define BF16_ROWS_H
-#include "lanes.h"
-#include "quant/formats.h"
-#include "quant/half.h"
+#include "row_codes.h"
 
 /* Blocks [first, first + count) of 32 columns of a row; types of 256 columns: first and count are multiples of 8.
  * low: only types of two parts write it. */
 typedef void bf16_row_fn(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low);
 
 /* ---- 32 columns ---- */
-
-INLINE float half(const uint8_t *p) { return _cvtsh_ss(load_u16(p)); }
 
 INLINE vi pack_bf16(vf first, vf second) { return (vi)_mm512_cvtne2ps_pbh(second, first); }
 
@@ -29,20 +25,6 @@ INLINE vi scaled_from(__m256i codes, float first, float second, float min_first,
     return pack_bf16(_mm512_add_ps(vf_mul(a, vf_set(first)), vf_set(min_first)),
                      _mm512_add_ps(vf_mul(b, vf_set(second)), vf_set(min_second)));
 }
-
-INLINE __m256i load_32(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
-INLINE __m256i bits_of(__m256i x, int from, int mask) {
-    return _mm256_and_si256(_mm256_srli_epi16(x, from), _mm256_set1_epi8((char)mask));
-}
-/* Sixteen bytes hold 32 codes: the first half of the columns in the low nibbles, the second in the high ones. */
-INLINE __m256i nibbles(const void *p) {
-    __m128i b = _mm_loadu_si128((const __m128i *)p);
-    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(b, 4), b), _mm256_set1_epi8(15));
-}
-INLINE __m256i fifth(__m256i low, const uint8_t *bits) {
-    return _mm256_or_si256(low, _mm256_maskz_mov_epi8(load_u32(bits), _mm256_set1_epi8(16)));
-}
-INLINE __m256i minus(__m256i codes, int offset) { return _mm256_sub_epi8(codes, _mm256_set1_epi8((char)offset)); }
 
 /* ---- types whose own block is 32 columns ---- */
 
@@ -78,9 +60,9 @@ SMALL_ROWS(Q4_1, q4_1, chosen(s->qs, times_plus(numbers(0), half(s->d), half(s->
 SMALL_ROWS(IQ4_NL, iq4_nl, chosen(s->qs, times(table_of(iq4_codes), half(s->d))))
 SMALL_ROWS(MXFP4, mxfp4, chosen(s->qs, times(table_of(mxfp4_codes), e8m0_half(s->e))))
 SMALL_ROWS(Q5_0, q5_0,
-           chosen_5(fifth(nibbles(s->qs), s->qh), times(numbers(-16), half(s->d)), times(numbers(0), half(s->d))))
+           chosen_5(five_bits(s->qs, s->qh), times(numbers(-16), half(s->d)), times(numbers(0), half(s->d))))
 SMALL_ROWS(Q5_1, q5_1,
-           chosen_5(fifth(nibbles(s->qs), s->qh), times_plus(numbers(0), half(s->d), half(s->m)),
+           chosen_5(five_bits(s->qs, s->qh), times_plus(numbers(0), half(s->d), half(s->m)),
                     times_plus(numbers(16), half(s->d), half(s->m))))
 SMALL_ROWS(Q8_0, q8_0, scaled(load_32(s->qs), half(s->d), half(s->d)))
 
@@ -106,59 +88,20 @@ INLINE void scales_of(__m128i integers, float d, float *out) {
     }
 
 INLINE void scales_q2_k(const struct q2_k *s, struct scales *a) {
-    __m128i both = _mm_loadu_si128((const __m128i *)s->scales), mask = _mm_set1_epi8(15);
-    scales_of(_mm_and_si128(both, mask), half(s->d), a->d);
-    scales_of(_mm_and_si128(_mm_srli_epi16(both, 4), mask), -half(s->dmin), a->m);
+    scales_of(subs_q2_k(s), half(s->d), a->d);
+    scales_of(minima_q2_k(s), -half(s->dmin), a->m);
 }
+INLINE void scales_q3_k(const struct q3_k *s, struct scales *a) { scales_of(subs_q3_k(s), half(s->d), a->d); }
+INLINE void scales_q6_k(const struct q6_k *s, struct scales *a) { scales_of(load_16(s->scales), half(s->d), a->d); }
+INLINE void scales_iq4_xs(const struct iq4_xs *s, struct scales *a) { scales_of(subs_iq4_xs(s), half(s->d), a->d); }
 
-INLINE void scales_q3_k(const struct q3_k *s, struct scales *a) {
-    int8_t sub[16];
-    for (int i = 0; i < 16; i++) {
-        int low = s->scales[i % 8] >> (4 * (i / 8)) & 15, high = s->scales[8 + i % 4] >> (2 * (i / 4)) & 3;
-        sub[i] = (int8_t)((low | high << 4) - 32);
-    }
-    scales_of(_mm_loadu_si128((const __m128i *)sub), half(s->d), a->d);
-}
-
-INLINE __m256i codes_q3_k(const struct q3_k *s, int j) {
-    __m256i low = bits_of(load_32(s->qs + 32 * (j / 4)), 2 * (j % 4), 3);
-    __mmask32 high = _mm256_test_epi8_mask(load_32(s->hmask), _mm256_set1_epi8((char)(1 << j)));
-    return _mm256_mask_sub_epi8(low, ~high, low, _mm256_set1_epi8(4));
-}
-
-/* Eight scales and eight minima of six bits in twelve bytes: four bytes of each kind, then four of their low nibbles,
- * whose upper two bits lie above the first ones. Each stands for 32 columns. */
+/* Of 32 columns each: eight scales, and eight minima behind them. */
 INLINE void scales_k(const uint8_t *packed, float d, float dmin, struct scales *a) {
-    uint32_t s = load_u32(packed), m = load_u32(packed + 4), rest = load_u32(packed + 8), four = 0x0f0f0f0f;
-    uint32_t s1 = (rest & four) | ((s >> 2) & 0x30303030), m1 = ((rest >> 4) & four) | ((m >> 2) & 0x30303030);
-    __m128i both = _mm_setr_epi32((int32_t)(s & 0x3f3f3f3f), (int32_t)s1, (int32_t)(m & 0x3f3f3f3f), (int32_t)m1);
-    vf factors = _mm512_mask_blend_ps(0xff00, vf_set(d), vf_set(-dmin)), values = vf_mul(float_codes(both), factors);
-    _mm512_storeu_ps(a->d, values);
+    vf factors = _mm512_mask_blend_ps(0xff00, vf_set(d), vf_set(-dmin));
+    _mm512_storeu_ps(a->d, vf_mul(float_codes(scales_and_minima(packed)), factors));
 }
 INLINE void scales_q4_k(const struct q4_k *s, struct scales *a) { scales_k(s->scales, half(s->d), half(s->dmin), a); }
 INLINE void scales_q5_k(const struct q5_k *s, struct scales *a) { scales_k(s->scales, half(s->d), half(s->dmin), a); }
-INLINE __m256i codes_q4_k(const uint8_t *qs, int j) { return bits_of(load_32(qs + 32 * (j / 2)), 4 * (j % 2), 15); }
-INLINE __m256i codes_q5_k(const struct q5_k *s, int j) {
-    __mmask32 high = _mm256_test_epi8_mask(load_32(s->qh), _mm256_set1_epi8((char)(1 << j)));
-    return _mm256_or_si256(codes_q4_k(s->qs, j), _mm256_maskz_mov_epi8(high, _mm256_set1_epi8(16)));
-}
-
-INLINE void scales_q6_k(const struct q6_k *s, struct scales *a) {
-    scales_of(_mm_loadu_si128((const __m128i *)s->scales), half(s->d), a->d);
-}
-INLINE __m256i codes_q6_k(const struct q6_k *s, int j) {
-    __m256i low = bits_of(load_32(s->ql + 64 * (j / 4) + 32 * (j % 2)), 4 * (j % 4 / 2), 15);
-    __m256i high = bits_of(load_32(s->qh + 32 * (j / 4)), 2 * (j % 4), 3);
-    return minus(_mm256_or_si256(low, _mm256_slli_epi16(high, 4)), 32);
-}
-
-INLINE void scales_iq4_xs(const struct iq4_xs *s, struct scales *a) {
-    uint32_t high = load_u16(s->scales_h);
-    int8_t sub[16] = {0};
-    for (int j = 0; j < 8; j++)
-        sub[j] = (int8_t)(((s->scales_l[j / 2] >> (4 * (j % 2)) & 15) | (high >> 2 * j & 3) << 4) - 32);
-    scales_of(_mm_loadu_si128((const __m128i *)sub), half(s->d), a->d);
-}
 
 /* Nibbles of 32 bytes choose for block j, or for the one after it. */
 INLINE vi chosen_k(const struct q4_k *s, const struct scales *a, int j) {
@@ -172,8 +115,7 @@ INLINE vi chosen_k(const struct q4_k *s, const struct scales *a, int j) {
 
 #define TWO(j) a.d[2 * (j)], a.d[2 * (j) + 1]
 #define TWO_MINIMA(j) a.m[2 * (j)], a.m[2 * (j) + 1]
-SUPER_ROWS(Q2_K, q2_k, scales_q2_k,
-           scaled_from(bits_of(load_32(s->qs + 32 * (j / 4)), 2 * (j % 4), 3), TWO(j), TWO_MINIMA(j)))
+SUPER_ROWS(Q2_K, q2_k, scales_q2_k, scaled_from(codes_q2_k(s, j), TWO(j), TWO_MINIMA(j)))
 SUPER_ROWS(Q3_K, q3_k, scales_q3_k, scaled(codes_q3_k(s, j), TWO(j)))
 SUPER_ROWS(Q4_K, q4_k, scales_q4_k, chosen_k(s, &a, j))
 SUPER_ROWS(Q5_K, q5_k, scales_q5_k,

@@ -1,84 +1,234 @@
-/* Level amx: many tokens at a time go through tile products, few through VNNI; both give the same bits.
+/* Level amx, generated tokens: few at a time go the ways of level avx512, more of them through tiles of int8. Sums are
+ * exact integers and are scaled and added in the order that kernels.h binds, so the bits are every other level's.
  *
- * The first operand of a tile product is sixteen tokens of a group by 32 or 64 columns, as the quantizer left them. The
- * second is a block of a panel as it lies: steps of sixteen rows by four columns. What comes out are the exact integer
- * sums of 16 x 16 outputs, which are then scaled and added like everywhere else.
+ * Sixteen rows of weights at a time are unpacked, COLUMNS of them, into the first-level cache and multiplied with all
+ * tokens. Types with a scale per 32 columns are signed bytes, one tile product for each block. Types with a scale per
+ * 256 columns fold their integer sub-scales into the codes: 16-bit weights as two planes of bytes,
+ * weight = 256 * high + low, each of which is summed over the 256 columns.
  *
  * Two things bound this. Any tile instruction shuts one of the two ports that take 512-bit float arithmetic for some
- * 250 cycles, so each float operation counts twice; and sums leave the tiles through memory only. Types with a scale
- * per 256 columns therefore fold their sub-scales into the codes, as two bytes of 16-bit weights, and are scaled once
- * per 256 columns. Types with a scale per 32 columns turn sums into floats by an integer addition (see MAGIC), which
- * the other port takes.
- *
- * Pitfall: GCC 12 thinks that loading a tile configuration reads only the structure's first bytes. */
+ * 250 cycles, so each float operation counts twice; and sums leave the tiles through memory only. So sums are added
+ * while the next ones are made, and sums of blocks become floats by an integer addition (see MAGIC). */
+#include <stdbool.h>
+
 #include "one_token.h"
+#include "row_codes.h"
+#include "tiles.h"
 #include "vnni.h"
 
 #include "products.h"
 
 enum { FEW = 8 }; /* up to so many tokens, tiles do not pay */
+enum { COLUMNS = 512, BLOCKS = COLUMNS / 32, SUPERS = COLUMNS / 256, STEPS = 4 /* of 64 columns in a super */ };
 
-/* Names of tile registers: the compiler wants literals. */
-#define TOKENS_A 4
-#define TOKENS_B 5
-#define LOW 6
-#define HIGH 7
-#define WEIGHTS_A 6
-#define WEIGHTS_B 7
+/* Sixteen rows' codes. */
+struct weights {
+    union {
+        uint8_t planes[SUPERS][2][STEPS][SIDE][64]; /* low and high */
+        int8_t codes[BLOCKS][SIDE][32];
+    };
+};
 
-static void enter_tiles(int column_bytes) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-    config.row_bytes[TOKENS_A] = config.row_bytes[TOKENS_B] = (uint16_t)column_bytes;
-    config.rows[WEIGHTS_A] = config.rows[WEIGHTS_B] = (uint8_t)(column_bytes / 4);
-    __asm__ volatile("" : : "r"(&config) : "memory");
-    _tile_loadconfig(&config);
+/* What scales their sums; rows past a matrix's end hold what they held. */
+struct scales {
+    float d[BLOCKS][SIDE], m[BLOCKS][SIDE], magic[BLOCKS][SIDE]; /* magic: MAGIC's float times d */
+    int32_t minima[SUPERS][SIDE][8]; /* pairs of 16-bit numbers */
+};
+
+typedef int32_t tile_sums[SIDE][SIDE]; /* (rows, tokens) */
+
+/* One group of tokens at a chunk of columns. */
+struct part {
+    const int8_t *q;
+    const float *scale; /* (blocks or supers, rows) */
+    const int16_t *sums; /* (blocks, rows), or of supers (12 pairs, rows, 2) each */
+    int32_t rows; /* tokens of the group */
+    float (*acc)[SIDE];
+};
+
+/* A super of sixteen rows times one or two groups of tokens, and where its sums go: (group, low and high). */
+struct unit {
+    const struct scales *scales;
+    int super;
+    bool two;
+    struct part part[2];
+    tile_sums *sums;
+};
+
+struct tile_work {
+    _Alignas(64) struct weights weights;
+    _Alignas(64) struct scales scales[2]; /* of this chunk and the one before it, whose last sums are not yet added */
+    _Alignas(64) tile_sums sums[8];
+    struct unit units[2];
+    const struct unit *before; /* the last unit, if its sums are not yet added */
+    int turn; /* of units */
+    _Alignas(64) float acc[][SIDE][SIDE]; /* (groups of tokens): rows by tokens */
+};
+
+static int64_t tile_scratch(int32_t k, int32_t n) {
+    int64_t tiles = (int64_t)sizeof(struct tile_work) + padded_tokens(n) / GROUP * (int64_t)sizeof(tile_sums);
+    int64_t lanes = scratch(k, n < FEW ? n : FEW);
+    return tiles > lanes ? tiles : lanes;
 }
 
-typedef int32_t tile_sums[GROUP][LANES]; /* (tokens, rows) */
+/* ---- activations ---- */
 
-/* GCC does not know that loading a tile reads memory: what was written to panels must be there by now. */
-static inline void settle(void) { __asm__ volatile("" : : : "memory"); }
+/* Of tokens that go through tiles: within a group's 64 columns four columns of every token follow each other, as a tile
+ * product takes them, and sums of a super two of every token. */
+static void put(const uint8_t *from, int count, int32_t rows, int32_t token, uint8_t *to) {
+    for (int i = 0; i < count; i++) memcpy(to + ((int64_t)i * rows + token) * 4, from + 4 * i, 4);
+}
 
-/* ---- a scale per 32 columns ---- */
-
-/* Unsigned codes become the signed ones that they stand for. */
-static void sign_codes(struct panel *p, int32_t offset) {
-    vi minus = vi_set8(offset);
-    for (int b = 0; b < CHUNK; b++) {
-        UNROLL for (int j = 0; j < 8; j++) vi_store(p->codes[b][j], vi_sub8(vi_load(p->codes[b][j]), minus));
+static void quantize_blocks_by_fours(const struct activations *a, int32_t token, const float *x) {
+    if (a->n <= FEW) {
+        quantize_blocks(a, token, x);
+        return;
+    }
+    for (int32_t b = 0; b < a->k / 32; b++, x += 32) {
+        int64_t at = scale_at(a, 32, token, b);
+        int16_t sums[2];
+        _Alignas(32) int8_t q[32];
+        quantize_32(x, block_scale(largest(32, x), &a->blocks.scale[at]), q, sums);
+        a->blocks.sums[at] = (int16_t)(sums[0] + sums[1]);
+        int8_t *group = a->blocks.q + q_at(a, token / GROUP * GROUP, b / 2) + (int64_t)(b % 2) * 32 * a->rows;
+        put((const uint8_t *)q, 8, a->rows, token % GROUP, (uint8_t *)group);
     }
 }
+
+static void quantize_supers_by_fours(const struct activations *a, int32_t token, const float *x) {
+    if (a->n <= FEW) {
+        quantize_supers(a, token, x);
+        return;
+    }
+    for (int32_t b = 0; b < a->k / 256; b++, x += 256) {
+        int32_t first = token / GROUP * GROUP;
+        float inverse = block_scale(largest(256, x), &a->supers.scale[scale_at(a, 256, token, b)]);
+        int16_t sums[SUPER_SUMS];
+        for (int i = 0; i < 8; i++) {
+            _Alignas(32) int8_t q[32];
+            quantize_32(x + 32 * i, inverse, q, sums + 2 * i);
+            sums[16 + i] = (int16_t)(sums[2 * i] + sums[2 * i + 1]);
+            int8_t *group = a->supers.q + q_at(a, first, 4 * b + i / 2) + (int64_t)(i % 2) * 32 * a->rows;
+            put((const uint8_t *)q, 8, a->rows, token % GROUP, (uint8_t *)group);
+        }
+        int16_t *group = a->supers.sums + scale_at(a, 256, first, b) * SUPER_SUMS;
+        put((const uint8_t *)sums, SUPER_SUMS / 2, a->rows, token % GROUP, (uint8_t *)group);
+    }
+}
+
+/* ---- rows, unpacked: blocks [first, first + count) of 32 columns ---- */
+
+/* The same columns of the row that will be unpacked in this one's place. */
+INLINE void fetch_ahead(const uint8_t *p, int64_t row_bytes, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)((uintptr_t)p + (uintptr_t)(SIDE * row_bytes + i)), _MM_HINT_T1);
+}
+
+#define BLOCKS_OF(type, block, has_min, codes_of, d_of, m_of)                                          \
+    static void unpack_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, \
+                              struct weights *out, struct scales *scales) {                            \
+        for (int r = 0; r < rows; r++, w += row_bytes) {                                               \
+            const struct block *s = (const struct block *)w + first;                                   \
+            fetch_ahead((const uint8_t *)s, row_bytes, count * (int64_t)sizeof *s);                    \
+            for (int b = 0; b < count; b++, s++) {                                                     \
+                _mm256_store_si256((__m256i *)out->codes[b][r], codes_of(s));                          \
+                scales->d[b][r] = d_of;                                                                \
+                if (has_min) scales->m[b][r] = m_of;                                                   \
+            }                                                                                          \
+        }                                                                                              \
+    }
+BLOCKS_OF(Q4_0, q4_0, false, codes_q4_0, half(s->d), 0)
+BLOCKS_OF(Q4_1, q4_1, true, codes_q4_1, half(s->d), half(s->m))
+BLOCKS_OF(Q5_0, q5_0, false, codes_q5_0, half(s->d), 0)
+BLOCKS_OF(Q5_1, q5_1, true, codes_q5_1, half(s->d), half(s->m))
+BLOCKS_OF(Q8_0, q8_0, false, codes_q8_0, half(s->d), 0)
+BLOCKS_OF(IQ4_NL, iq4_nl, false, codes_iq4_nl, half(s->d), 0)
+BLOCKS_OF(MXFP4, mxfp4, false, codes_mxfp4, e8m0_half(s->e), 0)
+
+/* Unsigned codes of 64 columns, less the offset, times their sub-scales, as bytes of two planes. index: which of the
+ * sixteen words of `subs` belongs to each two columns. */
+INLINE void fold(vi codes, vi subs, vi index, int offset, void *low, void *high) {
+    const vi even = vi_set32(0x00ff00ff);
+    vi sub = _mm512_permutexvar_epi16(index, subs), first = vi_and(sub, even);
+    vi w0 = _mm512_maddubs_epi16(codes, first), w1 = _mm512_maddubs_epi16(codes, _mm512_slli_epi16(first, 8));
+    if (offset) {
+        vi minus = vi_mul16(sub, vi_set16(offset));
+        w0 = _mm512_sub_epi16(w0, minus);
+        w1 = _mm512_sub_epi16(w1, minus);
+    }
+    vi_store(low, vi_or(vi_and(w0, even), _mm512_slli_epi16(w1, 8)));
+    vi_store(high, vi_or(_mm512_srli_epi16(w0, 8), _mm512_andnot_si512(even, w1)));
+}
+
+/* Words 4 i to 4 i + 3 over a quarter each, or words 2 i and 2 i + 1 over a half each. */
+INLINE vi index_of(bool halves, int i) {
+    vi lane = _mm512_setr_epi64(0, 0, 0x0001000100010001, 0x0001000100010001, 0x0002000200020002, 0x0002000200020002,
+                                0x0003000300030003, 0x0003000300030003);
+    vi half = _mm512_inserti64x4(vi_set32(0), _mm256_set1_epi16(1), 1);
+    return _mm512_add_epi16(halves ? lane : half, vi_set16(halves ? 4 * i : 2 * i));
+}
+
+/* `scales` gives sixteen signed bytes: sub-scales, and behind eight of them may be minima. */
+#define SUPERS_OF(type, block, halves, offset, codes_of, integers, put_minima)                                 \
+    static void unpack_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count,         \
+                              struct weights *out, struct scales *scales) {                                    \
+        for (int r = 0; r < rows; r++, w += row_bytes) {                                                       \
+            const struct block *s = (const struct block *)w + first / 8;                                       \
+            fetch_ahead((const uint8_t *)s, row_bytes, count / 8 * (int64_t)sizeof *s);                        \
+            for (int b = 0; b < count / 8; b++, s++) {                                                         \
+                __m256i words = _mm256_cvtepi8_epi16(integers);                                                \
+                vi subs = _mm512_castsi256_si512(words);                                                       \
+                scales->d[b][r] = half(s->d);                                                                  \
+                put_minima;                                                                                    \
+                UNROLL for (int i = 0; i < STEPS; i++) fold(codes_of(s, i), subs, index_of(halves, i), offset, \
+                                                            out->planes[b][0][i][r], out->planes[b][1][i][r]); \
+            }                                                                                                  \
+        }                                                                                                      \
+    }
+#define NO_MINIMA (void)0
+#define EIGHT_MINIMA                  \
+    scales->m[b][r] = -half(s->dmin); \
+    _mm_storeu_si128((__m128i *)scales->minima[b][r], _mm256_extracti128_si256(words, 1))
+#define SIXTEEN_MINIMA                \
+    scales->m[b][r] = -half(s->dmin); \
+    _mm256_storeu_si256((__m256i *)scales->minima[b][r], _mm256_cvtepi8_epi16(minima_q2_k(s)))
+SUPERS_OF(Q2_K, q2_k, true, 0, wide_q2_k, subs_q2_k(s), SIXTEEN_MINIMA)
+SUPERS_OF(Q3_K, q3_k, true, 4, wide_q3_k, subs_q3_k(s), NO_MINIMA)
+SUPERS_OF(Q4_K, q4_k, false, 0, wide_q4_k, scales_and_minima(s->scales), EIGHT_MINIMA)
+SUPERS_OF(Q5_K, q5_k, false, 0, wide_q5_k, scales_and_minima(s->scales), EIGHT_MINIMA)
+SUPERS_OF(Q6_K, q6_k, true, 32, wide_q6_k, load_16(s->scales), NO_MINIMA)
+SUPERS_OF(IQ4_XS, iq4_xs, false, 128, wide_iq4_xs, subs_iq4_xs(s), NO_MINIMA)
+
+/* ---- a scale per 32 columns ---- */
 
 /* A sum n of magnitude below 2^22, added to the bits of 1.5 * 2^23, makes the float 1.5 * 2^23 + n. So one fma gives
  * round(n * d), the bits of (float)n * d, as long as 1.5 * 2^23 * d is exact and finite. */
 enum { MAGIC = 0x4b400000 };
 
-static bool takes_magic(const struct panel *p, int count) {
+static bool takes_magic(struct scales *w, int count) {
     __mmask16 finite = 0xffff;
     for (int b = 0; b < count; b++) {
-        vf size = _mm512_abs_ps(vf_load(p->d[b]));
-        finite &= _mm512_cmp_ps_mask(size, vf_set(1e5f), _CMP_LT_OQ); /* half precision ends at 65504 */
+        vf d = vf_load(w->d[b]);
+        finite &= _mm512_cmp_ps_mask(_mm512_abs_ps(d), vf_set(1e5f), _CMP_LT_OQ); /* half precision ends at 65504 */
+        vf_store(w->magic[b], vf_mul(d, vf_set(12582912.0f)));
     }
     return finite == 0xffff;
 }
 
-INLINE void multiply_block(const struct panel *p, const struct tile *x, int b) {
-    switch (b % 4) { /* unrolled: one case remains */
-#define CASE(sums, tokens, weights)               \
-    case sums:                                    \
-        _tile_loadd(tokens, tile_q(x, 0, b), 64); \
-        _tile_loadd(weights, p->codes[b], 64);    \
-        _tile_zero(sums);                         \
-        _tile_dpbssd(sums, tokens, weights);      \
+INLINE void multiply_block(const struct weights *w, const struct part *p, int b, int turn) {
+    const int8_t *q = p->q + (int64_t)b * 32 * p->rows;
+    switch (turn % 4) { /* unrolled: one case remains */
+#define CASE(sums, weights, tokens)            \
+    case sums:                                 \
+        _tile_loadd(weights, w->codes[b], 32); \
+        _tile_loadd(tokens, q, p->rows * 4);   \
+        _tile_zero(sums);                      \
+        _tile_dpbssd(sums, weights, tokens);   \
         break
-        CASE(0, TOKENS_A, WEIGHTS_A);
-        CASE(1, TOKENS_B, WEIGHTS_B);
-        CASE(2, TOKENS_A, WEIGHTS_A);
-        CASE(3, TOKENS_B, WEIGHTS_B);
+        CASE(0, WEIGHTS_A, TOKENS_A);
+        CASE(1, WEIGHTS_B, TOKENS_B);
+        CASE(2, WEIGHTS_A, TOKENS_A);
+        CASE(3, WEIGHTS_B, TOKENS_B);
     }
 #undef CASE
 }
@@ -92,257 +242,210 @@ INLINE void store_block(int b, tile_sums *to) {
     }
 }
 
-INLINE void add_block(bool magic, bool min, const struct panel *p, const struct tile *x, int b, tile_sums *sums,
-                      vf acc[GROUP]) {
-    const float *scale = x->scale + b * x->rows;
-    const union term *term = x->term + b * x->rows;
-    vf d = vf_load(p->d[b]), m = vf_load(p->m[b]), minus = vf_mul(d, vf_set(-12582912.0f));
-    UNROLL for (int t = 0; t < GROUP; t++) {
-        vi n = vi_load((*sums)[t]);
-        vf product = magic ? vf_fma(vf_bits(vi_add32(n, vi_set32(MAGIC))), d, minus) : vf_mul(vf_of(n), d);
-        acc[t] = vf_fma(product, vf_set(scale[t]), acc[t]);
-        if (min) acc[t] = vf_fma(m, vf_set(term[t].min_scale), acc[t]);
+INLINE void add_block(bool magic, bool min, const struct scales *w, const struct part *p, int b, tile_sums *sums,
+                      vf acc[SIDE]) {
+    vf scale = _mm512_loadu_ps(p->scale + (int64_t)b * p->rows), term = scale;
+    if (min) {
+        __m256i q = load_32(p->sums + (int64_t)b * p->rows);
+        term = vf_mul(scale, vf_of(_mm512_cvtepi16_epi32(q)));
+    }
+    UNROLL for (int r = 0; r < SIDE; r++) {
+        vi n = vi_load((*sums)[r]);
+        vf d = vf_set(w->d[b][r]), product;
+        if (magic)
+            product = _mm512_fmsub_ps(vf_bits(vi_add32(n, vi_set32(MAGIC))), d, vf_set(w->magic[b][r]));
+        else
+            product = vf_mul(vf_of(n), d);
+        acc[r] = vf_fma(product, scale, acc[r]);
+        if (min) acc[r] = vf_fma(vf_set(w->m[b][r]), term, acc[r]);
     }
 }
 
-/* Sixteen tokens times a panel. Sums are stored two blocks after their product began and added one later, so that no
- * step waits for another. */
-INLINE void block_tile(bool magic, bool min, const struct panel *p, const struct tile *x, int count, struct work *work,
-                       float *out, int64_t ld) {
+/* Sums are stored two blocks after their product began and added one later, so that no step waits for another. */
+INLINE void block_tile(bool magic, bool min, const struct weights *w, const struct scales *scales, const struct part *p,
+                       int count, struct tile_work *work) {
     tile_sums *sums = work->sums;
-    vf acc[GROUP];
-    UNROLL for (int t = 0; t < GROUP; t++) acc[t] = vf_load(out + t * ld);
-    UNROLL for (int b = 0; b < CHUNK + 3; b++) {
-        if (b < CHUNK) fetch(&work->next);
-        if (b < CHUNK && b < count) multiply_block(p, x, b);
-        if (b >= 2 && b - 2 < CHUNK && b - 2 < count) store_block(b - 2, &sums[(b - 2) % 8]);
-        if (b >= 3 && b - 3 < count) add_block(magic, min, p, x, b - 3, &sums[(b - 3) % 8], acc);
+    vf acc[SIDE];
+    UNROLL for (int r = 0; r < SIDE; r++) acc[r] = vf_load(p->acc[r]);
+    for (int first = 0; first < count; first += 8) {
+        int here = count - first;
+        UNROLL for (int b = 0; b < 8 + 3; b++) {
+            if (b < 8 && b < here) multiply_block(w, p, first + b, b);
+            if (b >= 2 && b - 2 < 8 && b - 2 < here) store_block(b - 2, &sums[(b - 2) % 8]);
+            if (b >= 3 && b - 3 < here) add_block(magic, min, scales, p, first + b - 3, &sums[(b - 3) % 8], acc);
+        }
     }
-    UNROLL for (int t = 0; t < GROUP; t++) vf_store(out + t * ld, acc[t]);
+    UNROLL for (int r = 0; r < SIDE; r++) vf_store(p->acc[r], acc[r]);
 }
 
-typedef void tile_fn(const struct panel *p, const struct tile *x, int count, struct work *work, float *out, int64_t ld);
-#define TILE_FN(name, magic, min)                                                                           \
-    static void name(const struct panel *p, const struct tile *x, int count, struct work *work, float *out, \
-                     int64_t ld) {                                                                          \
-        block_tile(magic, min, p, x, count, work, out, ld);                                                 \
-    }
-TILE_FN(magic_tile, true, false)
-TILE_FN(magic_min_tile, true, true)
-TILE_FN(usual_tile, false, false)
-TILE_FN(usual_min_tile, false, true)
-
-static void block_tiles(const struct format *f, const struct activations *a, const union term *terms, int32_t first,
-                        int count, int32_t panels, struct work *work, float *acc) {
-    bool min = f->form == FORM_MIN;
-    tile_fn *core[PANELS];
-    int64_t ld = panels * LANES;
-    for (int32_t i = 0; i < panels; i++) {
-        struct panel *p = &work->panels[i];
-        bool magic = takes_magic(p, count);
-        if (f->offset) sign_codes(p, f->offset);
-        settle();
-        core[i] = magic ? min ? magic_min_tile : magic_tile : min ? usual_min_tile : usual_tile;
-    }
+static void block_tiles(bool min, const struct activations *a, int32_t first, int count, struct tile_work *work) {
+    const struct weights *w = &work->weights;
+    const struct scales *scales = &work->scales[0];
+    bool magic = takes_magic(&work->scales[0], count);
+    settle();
     for (int32_t t = 0; t < a->n; t += GROUP) {
-        struct tile x = tile_at(f, a, terms, t, first);
-        for (int32_t i = 0; i < panels; i++) core[i](&work->panels[i], &x, count, work, acc + t * ld + i * LANES, ld);
+        int64_t at = scale_at(a, 32, t, first);
+        struct part p = {.q = a->blocks.q + q_at(a, t, first / 2),
+                         .scale = a->blocks.scale + at,
+                         .sums = a->blocks.sums + at,
+                         .rows = a->rows,
+                         .acc = work->acc[t / GROUP]};
+        if (magic && min)
+            block_tile(true, true, w, scales, &p, count, work);
+        else if (magic)
+            block_tile(true, false, w, scales, &p, count, work);
+        else if (min)
+            block_tile(false, true, w, scales, &p, count, work);
+        else
+            block_tile(false, false, w, scales, &p, count, work);
     }
 }
 
 /* ---- a scale per 256 columns ---- */
 
-/* Codes times sub-scales, 16-bit numbers, as two planes of bytes in the place of the codes: weight = 256 * high + low,
- * low unsigned and high signed. */
-INLINE void fold_subs(bool halves, int32_t offset, struct panel *p) {
-    const vi even = vi_set32(0x00ff00ff), odd = vi_set32((int32_t)0xff00ff00u);
-    for (int b = 0; b < CHUNK; b++) {
-        vi first[2], second[2], minus[2];
-        for (int i = 0; i < 2; i++) {
-            vi sub = vi_load(p->sub[b][halves ? i : 0]);
-            vi pair = vi_or(vi_and(sub, vi_set32(0xffff)), vi_shl32(sub, 16));
-            first[i] = vi_and(pair, even);     /* bytes sub, 0, sub, 0 */
-            second[i] = vi_shl32(first[i], 8); /* bytes 0, sub, 0, sub */
-            minus[i] = vi_mul16(pair, vi_set16(offset));
+/* Adds eight rows of a group, from row `from`. */
+INLINE void add_rows(bool halves, bool min, const struct unit *u, int group, int from) {
+    const vi up = vi_repeat128(_mm_setr_epi8(-1, 0, 1, 2, -1, 4, 5, 6, -1, 8, 9, 10, -1, 12, 13, 14));
+    const struct part *p = &u->part[group];
+    const struct scales *s = u->scales;
+    const int pairs = halves ? 8 : 4;
+    vf scale = _mm512_loadu_ps(p->scale);
+    vi sums[8];
+    UNROLL for (int i = 0; min && i < pairs; i++) sums[i] =
+        _mm512_loadu_si512(p->sums + ((halves ? 0 : 8) + i) * 2 * p->rows);
+    UNROLL for (int r = from; r < from + 8; r++) {
+        vi high = vi_shuffle8(vi_load(u->sums[2 * group + 1][r]), up);
+        vi isum = vi_add32(high, vi_load(u->sums[2 * group][r]));
+        vf acc = vf_fma(vf_mul(vf_of(isum), vf_set(s->d[u->super][r])), scale, vf_load(p->acc[r]));
+        if (min) {
+            vi msum = vi_set32(0);
+            UNROLL for (int i = 0; i < pairs; i++) msum =
+                _mm512_dpwssd_epi32(msum, vi_set32(s->minima[u->super][r][i]), sums[i]);
+            acc = vf_fma(vf_mul(vf_of(msum), vf_set(s->m[u->super][r])), scale, acc);
         }
-        UNROLL for (int j = 0; j < 8; j++) {
-            vi codes = vi_load(p->codes[b][j]);
-            vi w0 = _mm512_sub_epi16(_mm512_maddubs_epi16(codes, first[j / 4]), minus[j / 4]);
-            vi w1 = _mm512_sub_epi16(_mm512_maddubs_epi16(codes, second[j / 4]), minus[j / 4]);
-            vi_store(p->codes[b][j], vi_or(vi_and(w0, even), _mm512_slli_epi16(w1, 8)));
-            vi_store(p->high[b][j], vi_or(_mm512_srli_epi16(w0, 8), vi_and(w1, odd)));
-        }
+        vf_store(p->acc[r], acc);
     }
 }
 
-/* A group of tokens times a panel: the tokens, and where the sums and then the results go. */
-struct part {
-    struct tile x;
-    tile_sums *low, *high;
-    float *acc;
-    int64_t ld;
-};
-
-/* A panel times one or two groups. */
-struct unit {
-    const struct panel *panel;
-    struct part part[2];
-};
-
-/* Adds eight tokens of a group, from token `from`. Those that only pad the group are as good as any. */
-INLINE void add_tokens(bool halves, bool min, const struct panel *panel, const struct part *p, int from) {
-    const vi up = vi_repeat128(_mm_setr_epi8(-1, 0, 1, 2, -1, 4, 5, 6, -1, 8, 9, 10, -1, 12, 13, 14));
-    const float *scales = p->x.scale + from;
-    const int16_t *sums = p->x.sums + from * SUPER_SUMS + (halves ? 0 : 16);
-    const int32_t *low = (*p->low)[from], *high = (*p->high)[from];
-    vf d = vf_load(panel->d[0]), m = vf_load(panel->m[0]);
-    float *out = p->acc + from * p->ld;
-    int64_t ld = p->ld;
-    UNROLL for (int t = 0; t < 8; t++) {
-        vi isum = vi_add32(vi_shuffle8(vi_load(high + t * LANES), up), vi_load(low + t * LANES));
-        vf scale = vf_set(scales[t]), acc = vf_fma(vf_mul(vf_of(isum), d), scale, vf_load(out + t * ld));
-        if (min) {
-            vi msum = vi_set32(0);
-            for (int i = 0; i < (halves ? 8 : 4); i++)
-                msum = _mm512_dpwssd_epi32(msum, vi_load(panel->pairs[i]),
-                                           vi_set32(load_i32(sums + t * SUPER_SUMS + 2 * i)));
-            acc = vf_fma(vf_mul(vf_of(msum), m), scale, acc);
-        }
-        vf_store(out + t * ld, acc);
-    }
+/* Adds what the last unit left. */
+INLINE void add_last(bool halves, bool min, struct tile_work *work) {
+    const struct unit *u = work->before;
+    work->before = NULL;
+    for (int i = 0; u && i < (u->two ? 4 : 2); i++) add_rows(halves, min, u, i / 2, i % 2 * 8);
 }
 
 /* The sums of one unit, while those of the one before it, if any, are added. */
-INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, const struct unit *before,
-                     struct stream *next) {
+INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, struct tile_work *work) {
+    const int64_t row = u->part[0].rows * 4, step = u->part[0].rows * 64;
+    const uint8_t (*planes)[STEPS][SIDE][64] = work->weights.planes[u->super];
+    if (work->before && work->before->two != two) add_last(halves, min, work);
+    const struct unit *before = work->before;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    UNROLL for (int i = 0; i < 4; i++) {
-        fetch(next);
-        _tile_loadd(LOW, u->panel->codes[2 * i], 64);
-        _tile_loadd(TOKENS_A, tile_q(&u->part[0].x, 0, 2 * i), 64);
-        _tile_dpbsud(0, TOKENS_A, LOW);
-        _tile_loadd(HIGH, u->panel->high[2 * i], 64);
-        _tile_dpbssd(1, TOKENS_A, HIGH);
+    UNROLL for (int i = 0; i < STEPS; i++) {
+        _tile_loadd(WEIGHTS_A, planes[0][i], 64);
+        _tile_loadd(TOKENS_A, u->part[0].q + i * step, row);
+        _tile_dpbusd(0, WEIGHTS_A, TOKENS_A);
+        _tile_loadd(WEIGHTS_B, planes[1][i], 64);
+        _tile_dpbssd(1, WEIGHTS_B, TOKENS_A);
         if (two) {
-            _tile_loadd(TOKENS_B, tile_q(&u->part[1].x, 0, 2 * i), 64);
-            _tile_dpbsud(2, TOKENS_B, LOW);
-            _tile_dpbssd(3, TOKENS_B, HIGH);
+            _tile_loadd(TOKENS_B, u->part[1].q + i * step, row);
+            _tile_dpbusd(2, WEIGHTS_A, TOKENS_B);
+            _tile_dpbssd(3, WEIGHTS_B, TOKENS_B);
         }
-        if (before && (two || i < 2)) add_tokens(halves, min, before->panel, &before->part[i / 2], i % 2 * 8);
+        if (before && (two || i < 2)) add_rows(halves, min, before, i / 2, i % 2 * 8);
     }
-    _tile_stored(0, u->part[0].low, 64);
-    _tile_stored(1, u->part[0].high, 64);
+    _tile_stored(0, u->sums[0], 64);
+    _tile_stored(1, u->sums[1], 64);
     if (two) {
-        _tile_stored(2, u->part[1].low, 64);
-        _tile_stored(3, u->part[1].high, 64);
+        _tile_stored(2, u->sums[2], 64);
+        _tile_stored(3, u->sums[3], 64);
     }
+    work->before = u;
 }
 
-/* Units of one kind: all of two groups, or all of one. */
-INLINE void run_units(bool halves, bool min, bool two, const struct format *f, const struct activations *a,
-                      int32_t first, int32_t panels, int32_t from, int32_t to, struct work *work, float *acc) {
-    const int step = two ? 2 * GROUP : GROUP;
-    struct unit units[2];
-    const struct unit *before = NULL;
-    int turn = 0;
-    int64_t ld = panels * LANES;
-    for (int32_t t = from; t < to; t += step) {
-        struct tile x = tile_at(f, a, NULL, t, first), y = two ? tile_at(f, a, NULL, t + GROUP, first) : x;
-        for (int32_t i = 0; i < panels; i++, turn ^= 1) {
-            struct unit *u = &units[turn];
-            tile_sums *sums = work->sums + 4 * turn;
-            float *out = acc + t * ld + i * LANES;
-            u->panel = &work->panels[i];
-            u->part[0] = (struct part){x, sums, sums + 1, out, ld};
-            if (two) u->part[1] = (struct part){y, sums + 2, sums + 3, out + GROUP * ld, ld};
-            run_unit(halves, min, two, u, before, &work->next);
-            before = u;
+static struct part super_part(const struct activations *a, int32_t token, int32_t super, struct tile_work *work) {
+    int64_t at = scale_at(a, 256, token, super);
+    return (struct part){.q = a->supers.q + q_at(a, token, super * STEPS),
+                         .scale = a->supers.scale + at,
+                         .sums = a->supers.sums + at * SUPER_SUMS,
+                         .rows = a->rows,
+                         .acc = work->acc[token / GROUP]};
+}
+
+/* A chunk's supers times all tokens, two groups at a time. */
+INLINE void super_tiles(bool halves, bool min, const struct activations *a, int32_t first, int count,
+                        const struct scales *scales, struct tile_work *work) {
+    settle();
+    for (int32_t t = 0; t < a->n; t += 2 * GROUP) {
+        bool two = a->n - t > GROUP;
+        for (int s = 0; s < count; s++, work->turn ^= 1) {
+            struct unit *u = &work->units[work->turn];
+            *u = (struct unit){scales, s, two, {super_part(a, t, first + s, work)}, work->sums + 4 * work->turn};
+            if (two) u->part[1] = super_part(a, t + GROUP, first + s, work);
+            if (two)
+                run_unit(halves, min, true, u, work);
+            else
+                run_unit(halves, min, false, u, work);
         }
     }
-    for (int i = 0; before && i < (two ? 4 : 2); i++)
-        add_tokens(halves, min, before->panel, &before->part[i / 2], i % 2 * 8);
-}
-
-INLINE void super_tiles(bool halves, bool min, const struct format *f, const struct activations *a, int32_t first,
-                        int32_t panels, struct work *work, float *acc) {
-    int32_t groups = (a->n + GROUP - 1) / GROUP, pairs = groups / 2 * 2 * GROUP;
-    for (int32_t i = 0; i < panels; i++) fold_subs(halves, f->offset, &work->panels[i]);
-    settle();
-    run_units(halves, min, true, f, a, first, panels, 0, pairs, work, acc);
-    run_units(halves, min, false, f, a, first, panels, pairs, a->n, work, acc);
-}
-
-static void super_tiles_of(const struct format *f, const struct activations *a, int32_t first, int32_t panels,
-                           struct work *work, float *acc) {
-    if (f->halves && f->form == FORM_SUPER_MIN)
-        super_tiles(true, true, f, a, first, panels, work, acc);
-    else if (f->halves)
-        super_tiles(true, false, f, a, first, panels, work, acc);
-    else if (f->form == FORM_SUPER_MIN)
-        super_tiles(false, true, f, a, first, panels, work, acc);
-    else
-        super_tiles(false, false, f, a, first, panels, work, acc);
+    if (first + count == a->k / 256) add_last(halves, min, work);
 }
 
 /* ---- the table ---- */
 
-/* Blocks of 256 columns of a few panels times all tokens, added to acc (padded tokens, panels, LANES). */
-static void add_chunk(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows,
-                      const struct activations *a, const union term *terms, int32_t first, struct work *work,
-                      float *acc) {
-    int32_t blocks = a->k / 32, panels = (rows + LANES - 1) / LANES;
-    int count = blocks - first < CHUNK ? blocks - first : CHUNK;
-    bool super = is_super(f->form);
-    int32_t groups = (a->n + GROUP - 1) / GROUP, steps = panels * (super ? (groups + 1) / 2 * 4 : groups * CHUNK);
-    fetch_next(f, w, row_bytes, rows, first, steps, work);
-    fill_panels(f, w, row_bytes, rows, first, count, false, work);
-    if (super)
-        super_tiles_of(f, a, first, panels, work, acc);
+static void add_chunk(const struct format *f, const struct activations *a, int32_t first, int count,
+                      const struct scales *scales, struct tile_work *work) {
+    if (!is_super(f->form))
+        block_tiles(f->form == FORM_MIN, a, first, count, work);
+    else if (f->halves && f->form == FORM_SUPER_MIN)
+        super_tiles(true, true, a, first / 8, count / 8, scales, work);
+    else if (f->halves)
+        super_tiles(true, false, a, first / 8, count / 8, scales, work);
+    else if (f->form == FORM_SUPER_MIN)
+        super_tiles(false, true, a, first / 8, count / 8, scales, work);
     else
-        block_tiles(f, a, terms, first, count, panels, work, acc);
+        super_tiles(false, false, a, first / 8, count / 8, scales, work);
 }
 
-/* Many tokens do not fit the second-level cache with all their columns: then several turns of rows share what of them
- * is near. Weights are read once either way. */
 static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows,
-                         const struct activations *a, float *out, int64_t ld_out, struct work *work) {
-    enum { ROWS = PANELS * LANES, MANY = 128 };
-    int32_t most = (a->n > MANY ? TURNS : 1) * ROWS, turn_floats = padded_tokens(a->n) * ROWS;
+                         const struct activations *a, float *out, int64_t ld_out, void *scratch) {
+    struct tile_work *work = scratch;
+    int32_t blocks = a->k / 32, groups = (a->n + GROUP - 1) / GROUP;
     if (a->n <= FEW) {
-        matmul_lanes(f, w, row_bytes, rows, a, out, ld_out, work);
+        matmul_lanes(f, w, row_bytes, rows, a, out, ld_out, scratch);
         return;
     }
-    union term *terms = terms_of(work, a->n);
-    set_terms(f, a, terms);
-    enter_tiles(is_super(f->form) ? 64 : 32);
-    for (int32_t r = 0; r < rows; r += most) {
-        int32_t end = rows - r < most ? rows : r + most;
-        memset(work->acc, 0, sizeof(float) * (size_t)turn_floats * (size_t)((end - r + ROWS - 1) / ROWS));
-        for (int32_t first = 0; first < a->k / 32; first += CHUNK) {
-            for (int32_t i = r; i < end; i += ROWS)
-                add_chunk(f, w + i * row_bytes, row_bytes, end - i < ROWS ? end - i : ROWS, a, terms, first, work,
-                          work->acc + (int64_t)(i - r) / ROWS * turn_floats);
+    enter_tiles(a->n, is_super(f->form) ? 64 : 32);
+    work->before = NULL;
+    work->turn = 0;
+    for (int32_t r = 0; r < rows; r += SIDE) {
+        int here = rows - r < SIDE ? rows - r : SIDE;
+        memset(work->acc, 0, sizeof *work->acc * (size_t)groups);
+        for (int32_t first = 0; first < blocks; first += BLOCKS) {
+            int count = blocks - first < BLOCKS ? blocks - first : BLOCKS;
+            struct scales *scales = &work->scales[is_super(f->form) ? first / BLOCKS % 2 : 0];
+            f->unpack(w + r * row_bytes, row_bytes, here, first, count, &work->weights, scales);
+            add_chunk(f, a, first, count, scales, work);
         }
-        for (int32_t i = r; i < end; i += ROWS) {
-            int32_t here = end - i < ROWS ? end - i : ROWS, ld = (here + LANES - 1) / LANES * LANES;
-            store_sums(work->acc + (int64_t)(i - r) / ROWS * turn_floats, here, ld, a->n, out + i, ld_out);
-        }
+        for (int32_t t = 0; t < a->n; t += GROUP)
+            store_transposed(work->acc[t / GROUP], here, a->n - t, out + t * ld_out + r, ld_out);
     }
     _tile_release();
 }
 
 #define MATMUL matmul_tiles
 #define ONE(type) one_##type
+#define UNPACK(type) unpack_##type
 #include "product_table.h"
 
 static const struct kernels table = {
     .name = "amx",
-    .scratch = scratch,
-    .quantize_blocks = quantize_blocks,
-    .quantize_supers = quantize_supers,
+    .scratch = tile_scratch,
+    .quantize_blocks = quantize_blocks_by_fours,
+    .quantize_supers = quantize_supers_by_fours,
     .prompts = &prompt_kernels_amx,
     .row = &row_kernels_avx512,
     .matmul = PRODUCTS,

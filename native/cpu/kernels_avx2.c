@@ -6,7 +6,7 @@
 #include "kernels.h"
 #include "panel.h"
 
-enum { SIZES = 3, FLOAT_ROWS = 2, FLOAT_TOKENS = 2 };
+enum { SIZES = 3 };
 
 /* SPAN_WIDE: codes are signed and need eight bits: |code| times q with the code's sign, one step at a time. */
 enum span { SPAN_WIDE = 1, SPAN_6_BITS = 2, SPAN_5_BITS = 4, SPAN_4_BITS = 8 };
@@ -98,6 +98,7 @@ CORES(SUPER_CORE, halves_min_cores_2, true, true, true, SPAN_5_BITS)
 
 #define MATMUL matmul_lanes
 #define ONE(type) NULL
+#define UNPACK(type) NULL
 #include "product_table.h"
 
 static const struct kernels table = {

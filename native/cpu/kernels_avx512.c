@@ -4,6 +4,7 @@
 
 #define MATMUL matmul_lanes
 #define ONE(type) one_##type
+#define UNPACK(type) NULL
 #include "product_table.h"
 
 static const struct kernels table = {

@@ -3,6 +3,7 @@
  * Reads only bytes that belong to the rows' own blocks. */
 #ifndef PANEL_H
 #define PANEL_H
+#include "kernels.h"
 #include "lanes.h"
 #include "quant/formats.h"
 
@@ -20,9 +21,6 @@ struct panel {
      * minima: pairs[b] for the halves of block b where these have sub-scales of their own, else pairs[i] for blocks
      * 2 i and 2 i + 1. */
     int16_t pairs[CHUNK][LANES][2];
-#if defined(__AMX_INT8__)
-    uint8_t high[CHUNK][8][LANES][4]; /* second bytes of codes that have become 16-bit weights */
-#endif
 };
 
 /* Blocks [first, first + count) of the rows; count <= CHUNK, and CHUNK for the K types. */
@@ -138,20 +136,20 @@ INLINE void fill_legacy(struct rows p, int64_t first, int count, struct panel *o
     put_scales(head, count, has_min, out);
 }
 
-static void fill_Q4_0(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q4_0(struct rows p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q4_0), 0, LOW_ONLY);
 }
-static void fill_Q4_1(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q4_1(struct rows p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q4_1), 1, LOW_ONLY);
 }
-static void fill_Q5_0(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q5_0(struct rows p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q5_0), 0, HIGH_FIFTH);
 }
-static void fill_Q5_1(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q5_1(struct rows p, int64_t first, int count, struct panel *out) {
     fill_legacy(p, first, count, out, sizeof(struct q5_1), 1, HIGH_FIFTH);
 }
 
-static void fill_Q8_0(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q8_0(struct rows p, int64_t first, int count, struct panel *out) {
     _Alignas(64) uint32_t head[CHUNK][LANES];
     for (int b = 0; b < count; b++) {
         int64_t block = (first + b) * (int64_t)sizeof(struct q8_0);
@@ -179,7 +177,7 @@ INLINE void put_looked_up(struct rows p, int64_t at, vi table, uint8_t (*codes)[
     }
 }
 
-static void fill_IQ4_NL(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_IQ4_NL(struct rows p, int64_t first, int count, struct panel *out) {
     _Alignas(64) uint32_t head[CHUNK][LANES];
     vi table = code_table(iq4_codes, WIDE_OFFSET);
     for (int b = 0; b < count; b++) {
@@ -192,7 +190,7 @@ static void fill_IQ4_NL(struct rows p, int64_t first, int count, struct panel *o
 
 enum { MXFP4_OFFSET = 12 };
 
-static void fill_MXFP4(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_MXFP4(struct rows p, int64_t first, int count, struct panel *out) {
     _Alignas(64) uint32_t head[CHUNK][LANES];
     vi table = code_table(mxfp4_codes, MXFP4_OFFSET);
     for (int b = 0; b < count; b++) {
@@ -238,7 +236,7 @@ INLINE void load_steps(struct rows p, int64_t at, vi t[8]) {
     load_columns(p, at + 16, t + 4);
 }
 
-static void fill_Q2_K(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q2_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q2_k);
     vi head = load_words(p, at + 80), s[4], low[4], high[4];
     vf d = vf_of_half(head), m = vf_negate(vf_of_half(vi_shr32(head, 16)));
@@ -263,7 +261,7 @@ static void fill_Q2_K(struct rows p, int64_t first, int count, struct panel *out
 
 enum { Q3_K_OFFSET = 4, Q6_K_OFFSET = 32 };
 
-static void fill_Q3_K(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q3_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q3_k);
     vf d = vf_of_half(vi_shr32(load_words(p, at + 106), 16));
     vi l0 = load_words(p, at + 96), l1 = load_words(p, at + 100), top = load_words(p, at + 104), s[4], h[8];
@@ -303,7 +301,7 @@ INLINE void put_k_scales(struct rows p, int64_t at, int count, struct panel *out
     }
 }
 
-static void fill_Q4_K(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q4_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q4_k);
     put_k_scales(p, at, count, out);
     for (int pair = 0; pair < 4; pair++) {
@@ -316,7 +314,7 @@ static void fill_Q4_K(struct rows p, int64_t first, int count, struct panel *out
     }
 }
 
-static void fill_Q5_K(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q5_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q5_k);
     vi h[8];
     put_k_scales(p, at, count, out);
@@ -331,7 +329,7 @@ static void fill_Q5_K(struct rows p, int64_t first, int count, struct panel *out
     }
 }
 
-static void fill_Q6_K(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_Q6_K(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct q6_k);
     vf d = vf_of_half(vi_shr32(load_words(p, at + 206), 16));
     vi s[4];
@@ -354,7 +352,7 @@ static void fill_Q6_K(struct rows p, int64_t first, int count, struct panel *out
     for (int b = 0; b < count; b++) put_subs(sub_pair(s, b), b, Q6_K_OFFSET, out);
 }
 
-static void fill_IQ4_XS(struct rows p, int64_t first, int count, struct panel *out) {
+static inline void fill_IQ4_XS(struct rows p, int64_t first, int count, struct panel *out) {
     int64_t at = first / CHUNK * (int64_t)sizeof(struct iq4_xs);
     vi head = load_words(p, at), low = load_words(p, at + 4), table = code_table(iq4_codes, WIDE_OFFSET);
     vf_store(out->d[0], vf_of_half(head));
@@ -371,5 +369,11 @@ static void fill_IQ4_XS(struct rows p, int64_t first, int count, struct panel *o
         vi_store(out->pairs[b / 2], vi_mul16(both, vi_set16(-WIDE_OFFSET)));
     }
 }
+
+/* One token by another way than lanes of rows; `room` holds ONE_TOKEN_ROOM(k) bytes. Blocks of 32 columns come in
+ * sixteens. */
+typedef void one_fn(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
+                    const union term *terms, float *out, int8_t *room);
+#define ONE_TOKEN_ROOM(k) (3 * (int64_t)(k))
 
 #endif

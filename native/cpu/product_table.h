@@ -1,14 +1,15 @@
-/* The products of every type, made of the drivers of products.h and the cores of a level. The level's file defines
- * MATMUL, its driver for quantized types, and ONE, its way with one token, before it includes this. */
+/* The products of every type, made of the drivers of products.h and the cores of a level. Before it includes this, the
+ * level's file defines MATMUL, its driver for quantized types, ONE, its way with one token, and UNPACK, that of its
+ * tiles. */
 #ifndef PRODUCT_TABLE_H
 #define PRODUCT_TABLE_H
 #include "products.h"
 
-#define BLOCKS(type, one, class, form, halves, code_offset, bytes)                                            \
-    static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \
-                              float *out, int64_t ld_out, void *work) {                                       \
-        static const struct format format = {fill_##type, one, class, form, halves, code_offset, bytes};      \
-        MATMUL(&format, w, row_bytes, rows, a, out, ld_out, work);                                            \
+#define BLOCKS(type, one, class, form, halves, code_offset, bytes)                                                     \
+    static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,          \
+                              float *out, int64_t ld_out, void *work) {                                                \
+        static const struct format format = {fill_##type, one, class, form, halves, code_offset, bytes, UNPACK(type)}; \
+        MATMUL(&format, w, row_bytes, rows, a, out, ld_out, work);                                                     \
     }
 #define FLOATS(type)                                                                                          \
     static void matmul_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \

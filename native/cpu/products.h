@@ -10,23 +10,20 @@
 #include <math.h>
 #include <stdbool.h>
 
+#include "float_products.h"
 #include "kernels.h"
 #include "panel.h"
+#include "quantize.h"
 #include "row_kernels.h"
-#include "v16.h"
 
 /* Unpacked side by side when there are tokens enough to reuse a tile: as many as the first-level cache holds. */
-#if defined(__AMX_INT8__)
-enum { PANELS = 2, TURNS = 4 }; /* and so many times that while the tokens' columns are near */
-#else
-enum { PANELS = 4, TURNS = 1 };
-#endif
+enum { PANELS = 4 };
 
-/* One token by another way than lanes of rows; `room` holds ONE_TOKEN_ROOM(k) bytes. Blocks of 32 columns come in
- * sixteens. */
-typedef void one_fn(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                    const union term *terms, float *out, int8_t *room);
-#define ONE_TOKEN_ROOM(k) (3 * (int64_t)(k))
+/* Blocks [first, first + count) of 32 columns of up to sixteen rows, as kernels_amx.c multiplies them. */
+struct weights;
+struct scales;
+typedef void unpack_fn(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, struct weights *out,
+                       struct scales *scales);
 
 struct format {
     fill_fn *fill;
@@ -36,19 +33,17 @@ struct format {
     bool halves; /* sub-scales per sixteen columns */
     int32_t offset; /* of the panel's codes */
     int32_t chunk_bytes; /* of a row's 256 columns */
+    unpack_fn *unpack;   /* for tiles; or NULL */
 };
 
 struct work {
     struct panel panels[PANELS];
     uint8_t staged[LANES][CHUNK * sizeof(struct q8_0)]; /* the widest */
-#if defined(__AMX_INT8__)
-    _Alignas(64) int32_t sums[8][GROUP][LANES]; /* of tile products: (buffer, tokens, rows) */
-#endif
     struct stream next;
-    _Alignas(64) float acc[]; /* (TURNS, padded tokens, panels, LANES), then terms (groups, k / 32, rows) */
+    _Alignas(64) float acc[]; /* (padded tokens, panels, LANES), then terms (groups, k / 32, rows) */
 };
 
-static int64_t acc_floats(int32_t n) { return (int64_t)padded_tokens(n) * TURNS * PANELS * LANES; }
+static int64_t acc_floats(int32_t n) { return (int64_t)padded_tokens(n) * PANELS * LANES; }
 
 static int64_t scratch(int32_t k, int32_t n) {
     int64_t terms = (int64_t)padded_tokens(n) * (k / 32);
@@ -147,131 +142,6 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
             }
         }
         store_sums(work->acc, here, ld, a->n, out + r, ld_out);
-    }
-}
-
-/* ---- activations ---- */
-
-/* The largest magnitude of `width` floats, as bits: so that NaN counts as the largest of all. */
-INLINE float largest(int width, const float *x) {
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256i top = _mm256_setzero_si256();
-    for (int i = 0; i < width; i += 8) {
-        __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(x + i));
-        top = _mm256_max_epu32(top, _mm256_and_si256(bits, magnitude));
-    }
-    top = _mm256_max_epu32(top, _mm256_permute2x128_si256(top, top, 1));
-    top = _mm256_max_epu32(top, _mm256_shuffle_epi32(top, 0x4e));
-    top = _mm256_max_epu32(top, _mm256_shuffle_epi32(top, 0xb1));
-    return _mm256_cvtss_f32(_mm256_castsi256_ps(top));
-}
-
-/* The scale of a block and what its values are multiplied by, as in kernels_scalar.c; 0 where all codes are 0. */
-INLINE float block_scale(float amax, float *scale) {
-    float inverse = 127.0f / amax;
-    bool finite = amax <= 3.4028234663852886e38f, usable = finite && inverse <= 3.4028234663852886e38f;
-    *scale = usable ? amax / 127.0f : finite ? 0.0f : NAN;
-    return usable ? inverse : 0.0f;
-}
-
-/* Codes of 32 columns, and the sums of their halves. */
-INLINE void quantize_32(const float *x, float inverse, int8_t *q, int16_t sums[2]) {
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    if (!(inverse > 0)) {
-        memset(q, 0, 32);
-        sums[0] = sums[1] = 0;
-        return;
-    }
-    __m256i c[4];
-    for (int i = 0; i < 4; i++)
-        c[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(inverse)));
-    __m256i codes = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
-    codes = _mm256_permutevar8x32_epi32(codes, order);
-    __m256i sum = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), codes), _mm256_set1_epi16(1));
-    sum = _mm256_add_epi32(sum, _mm256_shuffle_epi32(sum, 0x4e));
-    sum = _mm256_add_epi32(sum, _mm256_shuffle_epi32(sum, 0xb1));
-    _mm256_storeu_si256((__m256i *)q, codes);
-    sums[0] = (int16_t)_mm256_extract_epi16(sum, 0);
-    sums[1] = (int16_t)_mm256_extract_epi16(sum, 8);
-}
-
-static void quantize_blocks(const struct activations *a, int32_t token, const float *x) {
-    for (int32_t b = 0; b < a->k / 32; b++, x += 32) {
-        int64_t at = scale_at(a, 32, token, b);
-        int16_t sums[2];
-        float inverse = block_scale(largest(32, x), &a->blocks.scale[at]);
-        quantize_32(x, inverse, a->blocks.q + q_at(a, token, b / 2) + 32 * (b % 2), sums);
-        a->blocks.sums[at] = (int16_t)(sums[0] + sums[1]);
-    }
-}
-
-static void quantize_supers(const struct activations *a, int32_t token, const float *x) {
-    for (int32_t b = 0; b < a->k / 256; b++, x += 256) {
-        int64_t at = scale_at(a, 256, token, b);
-        int16_t *sums = a->supers.sums + at * SUPER_SUMS;
-        float inverse = block_scale(largest(256, x), &a->supers.scale[at]);
-        for (int i = 0; i < 8; i++) {
-            quantize_32(x + 32 * i, inverse, a->supers.q + q_at(a, token, 4 * b + i / 2) + 32 * (i % 2), sums + 2 * i);
-            sums[16 + i] = (int16_t)(sums[2 * i] + sums[2 * i + 1]);
-        }
-    }
-}
-
-/* ---- float weights ---- */
-
-INLINE v16 load_weights(int32_t type, const uint8_t *p) {
-    if (type == LL_F32) return v16_load((const float *)p);
-    return type == LL_F16 ? v16_load_half((const uint16_t *)p) : v16_load_bf16((const uint16_t *)p);
-}
-
-/* `rows` rows by `tokens` tokens, held in registers over all columns. */
-INLINE void float_tile(int32_t type, int rows, int tokens, const uint8_t *w, int64_t row_bytes, const float *x,
-                       int64_t ld, int32_t k, float *out, int64_t ld_out) {
-    const int size = type == LL_F32 ? 4 : 2;
-    v16 acc[FLOAT_ROWS][FLOAT_TOKENS], weights[FLOAT_ROWS];
-    int32_t c = 0;
-    UNROLL for (int r = 0; r < rows; r++) { UNROLL for (int t = 0; t < tokens; t++) acc[r][t] = v16_set(0.0f); }
-    for (; c + 16 <= k; c += 16) {
-        UNROLL for (int r = 0; r < rows; r++) weights[r] = load_weights(type, w + r * row_bytes + (int64_t)c * size);
-        UNROLL for (int t = 0; t < tokens; t++) {
-            v16 v = v16_load(x + t * ld + c);
-            UNROLL for (int r = 0; r < rows; r++) acc[r][t] = v16_fma(weights[r], v, acc[r][t]);
-        }
-    }
-    if (c < k) {
-        uint8_t part[FLOAT_ROWS][64] = {{0}};
-        for (int r = 0; r < rows; r++) memcpy(part[r], w + r * row_bytes + (int64_t)c * size, (size_t)((k - c) * size));
-        for (int t = 0; t < tokens; t++) {
-            v16 v = v16_load_part(x + t * ld + c, k - c);
-            for (int r = 0; r < rows; r++) acc[r][t] = v16_fma(load_weights(type, part[r]), v, acc[r][t]);
-        }
-    }
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int t = 0; t < tokens; t++) out[t * ld_out + r] = v16_sum(acc[r][t]);
-    }
-}
-
-/* `tokens` tokens for all rows. */
-INLINE void float_tokens(int32_t type, int tokens, const uint8_t *w, int64_t row_bytes, int32_t rows, const float *x,
-                         int64_t ld, int32_t k, float *out, int64_t ld_out) {
-    int32_t r = 0;
-    for (; r + FLOAT_ROWS <= rows; r += FLOAT_ROWS)
-        float_tile(type, FLOAT_ROWS, tokens, w + r * row_bytes, row_bytes, x, ld, k, out + r, ld_out);
-    for (; r < rows; r++) float_tile(type, 1, tokens, w + r * row_bytes, row_bytes, x, ld, k, out + r, ld_out);
-}
-
-/* A few tokens are kept in the nearest cache while the rows, of fewer bytes, pass by from the second. */
-INLINE void matmul_floats(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                          float *out, int64_t ld_out) {
-    enum { ROWS = 64 };
-    for (int32_t r = 0; r < rows; r += ROWS) {
-        const uint8_t *from = w + r * row_bytes;
-        int32_t t = 0, here = rows - r < ROWS ? rows - r : ROWS;
-        for (; t + FLOAT_TOKENS <= a->n; t += FLOAT_TOKENS)
-            float_tokens(type, FLOAT_TOKENS, from, row_bytes, here, a->x + t * a->ld, a->ld, a->k, out + t * ld_out + r,
-                         ld_out);
-        for (; t < a->n; t++)
-            float_tokens(type, 1, from, row_bytes, here, a->x + t * a->ld, a->ld, a->k, out + t * ld_out + r, ld_out);
     }
 }
 

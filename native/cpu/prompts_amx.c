@@ -15,8 +15,9 @@
 #include "bf16_rows.h"
 #include "kernels.h"
 #include "quant/types.h"
+#include "tiles.h"
 
-enum { SIDE = 16, DEPTH = 256, ROWS = 256, STEP = 32, STEPS = DEPTH / STEP, PITCH = DEPTH + STEP };
+enum { DEPTH = 256, ROWS = 256, STEP = 32, STEPS = DEPTH / STEP, PITCH = DEPTH + STEP };
 
 /* bf16 weights, a little apart so that the rows of a tile do not share a cache set: (parts, rows, PITCH). */
 struct prompt_work {
@@ -40,27 +41,6 @@ static int64_t tile_at(const struct prompt *p, int32_t group, int32_t step) {
     int32_t steps = prompt_steps(p->k), first = step / STEPS * STEPS,
             here = steps - first < STEPS ? steps - first : STEPS;
     return ((int64_t)first * (padded_tokens(p->n) / SIDE) + (int64_t)group * here + (step - first)) * SIDE * STEP;
-}
-
-/* Sixteen registers of sixteen 32-bit lanes: rows become columns. */
-INLINE void transpose(vi r[SIDE]) {
-    vi t[SIDE];
-    UNROLL for (int i = 0; i < SIDE; i += 4) {
-        vi a = vi_low32(r[i], r[i + 1]), b = vi_high32(r[i], r[i + 1]);
-        vi c = vi_low32(r[i + 2], r[i + 3]), d = vi_high32(r[i + 2], r[i + 3]);
-        t[i] = vi_low64(a, c);
-        t[i + 1] = vi_high64(a, c);
-        t[i + 2] = vi_low64(b, d);
-        t[i + 3] = vi_high64(b, d);
-    }
-    UNROLL for (int i = 0; i < 4; i++) {
-        vi a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x44), b = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xee);
-        vi c = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x44), d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xee);
-        r[i] = _mm512_shuffle_i32x4(a, c, 0x88);
-        r[i + 4] = _mm512_shuffle_i32x4(a, c, 0xdd);
-        r[i + 8] = _mm512_shuffle_i32x4(b, d, 0x88);
-        r[i + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
-    }
 }
 
 /* 32 columns of a token; those past the end are 0. */
@@ -92,16 +72,6 @@ static void pack(const struct prompt *p, int32_t group, const float *x, int64_t 
 }
 
 /* ---- products ---- */
-
-static void enter_tiles(void) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-    __asm__ volatile("" : : "r"(&config) : "memory"); /* GCC 12 thinks that only its first bytes are read */
-    _tile_loadconfig(&config);
-}
 
 /* What is multiplied with what: parts of the weights with parts of the tokens. */
 struct terms {
@@ -203,13 +173,8 @@ static void store_sums(const struct prompt_work *work, int32_t rows, int32_t n, 
     int32_t groups = padded_tokens(n) / SIDE;
     for (int32_t t = 0; t < n; t += SIDE) {
         for (int i = 0; i < tiles; i++) {
-            int left = rows - i * SIDE;
-            __mmask16 mask = left >= SIDE ? 0xffff : (__mmask16)((1u << left) - 1);
-            vi r[SIDE];
-            UNROLL for (int j = 0; j < SIDE; j++) r[j] = vi_load(work->sums[sums_at(groups, i, t / SIDE)][j]);
-            transpose(r);
-            for (int j = 0; j < SIDE && t + j < n; j++)
-                _mm512_mask_storeu_epi32(out + (t + j) * ld_out + i * SIDE, mask, r[j]);
+            const void *sums = work->sums[sums_at(groups, i, t / SIDE)];
+            store_transposed(sums, rows - i * SIDE, n - t, out + t * ld_out + i * SIDE, ld_out);
         }
     }
 }
@@ -250,7 +215,7 @@ static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t ro
     static const struct terms one = {1, {0}, {0}}, two = {2, {0, 0}, {0, 1}}, three = {3, {0, 0, 1}, {0, 1, 0}};
     struct prompt_work *work = scratch;
     int32_t steps = prompt_steps(p->k);
-    enter_tiles();
+    enter_tiles(SIDE, 64);
     for (int32_t r = 0; r < rows; r += ROWS) {
         int32_t here = rows - r < ROWS ? rows - r : ROWS, tiles = (here + SIDE - 1) / SIDE;
         for (int32_t first = 0; first < steps; first += STEPS) {

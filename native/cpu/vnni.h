@@ -80,7 +80,7 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
     CORE(name, 4, __VA_ARGS__) \
     CORE(name, 8, __VA_ARGS__) \
     static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4, name##_8};
-enum { SIZES = 4, FLOAT_ROWS = 4, FLOAT_TOKENS = 4 };
+enum { SIZES = 4 };
 CORES(BLOCK_CORE, plain_cores, false)
 CORES(BLOCK_CORE, min_cores, true)
 CORES(SUPER_CORE, super_cores, false, false)

@@ -3,6 +3,8 @@
 
     python tools/bench_kernels.py [--levels avx2,avx512] [--types Q4_0,Q4_K] [--tokens 1,8,512]
 
+Level "prompts" is what level amx multiplies the tokens of prompts with; float32 weights have none.
+
 Prints billions of weights times tokens per second, and for one token the bytes of weights read, of which a core can
 have only as many as memory gives. Times are the calling thread's processor time, the best of several, so another
 program on the machine blurs them less. Weights are 64 MB below 64 tokens: no second-level cache holds them.
@@ -36,11 +38,12 @@ def seconds(level: str, name: str, w: np.ndarray, tokens: int, repeats: int) -> 
     x = np.random.default_rng(2).standard_normal((tokens, COLUMNS)).astype(np.float32)
     out = np.empty((tokens, len(w)), np.float32)
     best = float("inf")
+    at, product = ("amx", lib.ll_test_prompt_matmul) if level == "prompts" else (level, lib.ll_test_matmul)
     for _ in range(repeats):
         start = time.thread_time()
         check(
-            lib.ll_test_matmul(
-                level.encode(), getattr(lib, f"LL_{name}"), ffi.cast("void *", w.ctypes.data), len(w), COLUMNS,
+            product(
+                at.encode(), getattr(lib, f"LL_{name}"), ffi.cast("void *", w.ctypes.data), len(w), COLUMNS,
                 ffi.cast("float *", x.ctypes.data), tokens, ffi.cast("float *", out.ctypes.data),
             )
         )  # fmt: skip
@@ -58,6 +61,8 @@ def main() -> None:
     print("level   type   " + "".join(f" | {n} tokens, G/s" + (" (GB/s)" if n == 1 else "") for n in counts))
     for level in args.levels.split(","):
         for name in args.types.split(","):
+            if (level, name) == ("prompts", "F32"):
+                continue
             size, block = BLOCKS[name]
             row_bytes = COLUMNS // block * size
             line = f"{level:7} {name:7}"

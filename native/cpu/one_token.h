@@ -66,7 +66,7 @@ INLINE void add_batch(bool min, const struct batch *in, int count, const float *
     *out = acc;
 }
 
-/* Eight six-bit scales and then eight minima of Q4_K, as words. */
+/* Eight six-bit scales and then eight minima of Q4_K or Q5_K, as words. */
 INLINE __m256i q4_k_scales(const uint8_t *s) {
     uint32_t a = (uint32_t)load_i32(s), b = (uint32_t)load_i32(s + 4), c = (uint32_t)load_i32(s + 8);
     uint64_t scale = (a & 0x3f3f3f3f) | (uint64_t)((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)) << 32;
@@ -90,15 +90,28 @@ INLINE vi spread(const int16_t index[32], __m256i words) {
     return _mm512_permutexvar_epi16(vi_load(index), _mm512_castsi256_si512(words));
 }
 
-/* q is arranged by arrange_q4_k. */
-INLINE void super_Q4_K(const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
+/* 16 where bit `first` of 32 bytes is set, and then where bit `second` is. */
+INLINE vi fifths(const uint8_t *p, int first, int second) {
+    vi bits = _mm512_inserti64x4(vi_set8(1 << first), _mm256_set1_epi8((char)(1 << second)), 1);
+    vi twice = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)p));
+    return vi_where8(twice, bits, vi_set8(16));
+}
+
+/* Q4_K, or Q5_K, which has a fifth bit of every code before its nibbles. q is arranged by arrange_q4_k. */
+INLINE void super_4_5(bool five, const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
     const vi low = vi_set8(15);
+    const uint8_t *nibbles = p + (five ? 48 : 16);
     __m256i scales = q4_k_scales(p + 4);
     vi isum = vi_set32(0), more = isum;
     UNROLL for (int i = 0; i < 2; i++) {
-        vi codes = _mm512_loadu_si512(p + 16 + 64 * i);
-        vi first = _mm512_maddubs_epi16(vi_and(codes, low), vi_load(q + 128 * i));
-        vi second = _mm512_maddubs_epi16(vi_and(_mm512_srli_epi16(codes, 4), low), vi_load(q + 128 * i + 64));
+        vi codes = _mm512_loadu_si512(nibbles + 64 * i);
+        vi first = vi_and(codes, low), second = vi_and(_mm512_srli_epi16(codes, 4), low);
+        if (five) {
+            first = vi_or(first, fifths(p + 16, 4 * i, 4 * i + 2));
+            second = vi_or(second, fifths(p + 16, 4 * i + 1, 4 * i + 3));
+        }
+        first = _mm512_maddubs_epi16(first, vi_load(q + 128 * i));
+        second = _mm512_maddubs_epi16(second, vi_load(q + 128 * i + 64));
         isum = _mm512_dpwssd_epi32(isum, first, spread(two_words[2 * i], scales));
         more = _mm512_dpwssd_epi32(more, second, spread(two_words[2 * i + 1], scales));
     }
@@ -144,7 +157,7 @@ INLINE void super_Q6_K(const uint8_t *p, const int8_t *q, const int16_t *sums, s
 /* Rows in batches. Each is added when the next one has been read: its small stores have then settled. */
 INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row_bytes, int32_t rows,
                           const struct quants *x, const int8_t *q, int32_t supers, float *out) {
-    const bool min = type == LL_Q4_K;
+    const bool min = type != LL_Q6_K;
     struct batch batches[2] = {0};
     int32_t last_row = -1, last_first = 0, turn = 0;
     for (int32_t r = 0; r < rows; r++) {
@@ -154,8 +167,9 @@ INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row
             const uint8_t *p = w + r * row_bytes + (int64_t)first * bytes;
             for (int b = 0; b < count; b++, p += bytes) {
                 prefetch(p, bytes);
-                if (type == LL_Q4_K)
-                    super_Q4_K(p, q + (first + b) * 256, x->sums + (first + b) * SUPER_SUMS, &batches[turn], b);
+                if (min)
+                    super_4_5(type == LL_Q5_K, p, q + (first + b) * 256, x->sums + (first + b) * SUPER_SUMS,
+                              &batches[turn], b);
                 else
                     super_Q6_K(p, q + (first + b) * 256, x->sums + (first + b) * SUPER_SUMS, &batches[turn], b);
             }
@@ -173,6 +187,12 @@ static void one_Q4_K(const uint8_t *w, int64_t row_bytes, int32_t rows, const st
     (void)terms;
     arrange_q4_k(a->supers.q, a->k, room);
     one_of_supers(LL_Q4_K, sizeof(struct q4_k), w, row_bytes, rows, &a->supers, room, a->k / 256, out);
+}
+static void one_Q5_K(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
+                     const union term *terms, float *out, int8_t *room) {
+    (void)terms;
+    arrange_q4_k(a->supers.q, a->k, room);
+    one_of_supers(LL_Q5_K, sizeof(struct q5_k), w, row_bytes, rows, &a->supers, room, a->k / 256, out);
 }
 static void one_Q6_K(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
                      const union term *terms, float *out, int8_t *room) {
@@ -204,12 +224,32 @@ INLINE vi codes_Q8_0(const uint8_t *block) {
     return _mm512_xor_si512(both, vi_set8(WIDE_OFFSET));
 }
 
-INLINE vi codes_Q4_0(const uint8_t *block) {
+/* Of two times sixteen bytes: the low nibbles and then the high ones, of one and then of the other. */
+INLINE vi nibbles_of(const uint8_t *first, const uint8_t *second) {
     const vi shift =
         _mm512_set_epi64(0x0004000400040004, 0x0004000400040004, 0, 0, 0x0004000400040004, 0x0004000400040004, 0, 0);
-    vi both = _mm512_castsi256_si512(_mm256_broadcastsi128_si256(load16(block + 2)));
-    both = _mm512_inserti64x4(both, _mm256_broadcastsi128_si256(load16(block + sizeof(struct q4_0) + 2)), 1);
+    vi both = _mm512_castsi256_si512(_mm256_broadcastsi128_si256(load16(first)));
+    both = _mm512_inserti64x4(both, _mm256_broadcastsi128_si256(load16(second)), 1);
     return vi_and(_mm512_srlv_epi16(both, shift), vi_set8(15));
+}
+INLINE vi codes_Q4_0(const uint8_t *block) { return nibbles_of(block + 2, block + sizeof(struct q4_0) + 2); }
+INLINE vi codes_IQ4_NL(const uint8_t *block) {
+    return vi_shuffle8(code_table(iq4_codes, WIDE_OFFSET), codes_Q4_0(block));
+}
+INLINE vi codes_Q5_0(const uint8_t *block) {
+    const uint8_t *next = block + sizeof(struct q5_0);
+    uint64_t high = (uint32_t)load_i32(block + 2) | (uint64_t)(uint32_t)load_i32(next + 2) << 32;
+    return vi_or(nibbles_of(block + 6, next + 6), _mm512_maskz_mov_epi8(high, vi_set8(16)));
+}
+
+/* Two blocks of a type. */
+INLINE vi codes_of(int32_t type, const uint8_t *block) {
+    switch (type) {
+    case LL_Q8_0: return codes_Q8_0(block);
+    case LL_Q5_0: return codes_Q5_0(block);
+    case LL_IQ4_NL: return codes_IQ4_NL(block);
+    default: return codes_Q4_0(block);
+    }
 }
 
 /* The scaled sums of a row's blocks. The scales are gathered before, so that no load waits for the small stores. */
@@ -220,7 +260,7 @@ INLINE void row_of_blocks(int32_t type, const uint8_t *row, int32_t bytes, const
         vi sums[8];
         prefetch(row, 16 * bytes);
         UNROLL for (int i = 0; i < 8; i++) {
-            vi codes = type == LL_Q8_0 ? codes_Q8_0(row + 2 * i * bytes) : codes_Q4_0(row + 2 * i * bytes);
+            vi codes = codes_of(type, row + 2 * i * bytes);
             sums[i] = _mm512_dpbusd_epi32(vi_set32(0), codes, vi_load(q + 32 * b + 64 * i));
         }
         vi isum = vi_add32(sum_blocks(sums), _mm512_loadu_si512(terms + b));
@@ -269,13 +309,14 @@ INLINE void one_of_blocks(int32_t type, int32_t bytes, const uint8_t *w, int64_t
     }
 }
 
-static void one_Q8_0(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                     const union term *terms, float *out, int8_t *room) {
-    one_of_blocks(LL_Q8_0, sizeof(struct q8_0), w, row_bytes, rows, a, terms, out, room);
-}
-static void one_Q4_0(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                     const union term *terms, float *out, int8_t *room) {
-    one_of_blocks(LL_Q4_0, sizeof(struct q4_0), w, row_bytes, rows, a, terms, out, room);
-}
+#define ONE_OF_BLOCKS(type, block)                                                                         \
+    static void one_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \
+                           const union term *terms, float *out, int8_t *room) {                            \
+        one_of_blocks(LL_##type, sizeof(struct block), w, row_bytes, rows, a, terms, out, room);           \
+    }
+ONE_OF_BLOCKS(Q4_0, q4_0)
+ONE_OF_BLOCKS(Q5_0, q5_0)
+ONE_OF_BLOCKS(Q8_0, q8_0)
+ONE_OF_BLOCKS(IQ4_NL, iq4_nl)
 
 #endif

@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "localllm"
 
 FLOORS = [
-    {"errors", "config", "params", "messages", "bundled", "memory"},
+    {"errors", "config", "params", "messages", "bundled", "memory", "energy"},
     {"engine", "engine.sequence", "engine.pace"},
     {"engine.block_manager"},
     {"engine.scheduler"},

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from localllm.bench.energy import meter
 from localllm.bench.roof import Roof
 from localllm.bindings import check, ffi, lib
 from localllm.config import DeviceOptions, ModelOptions
+from localllm.energy import meter
 from localllm.engine.block_manager import BlockManager
 from localllm.engine.runner import Runner, Work
 from localllm.engine.scheduler import Scheduler

@@ -15,9 +15,9 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from localllm.energy import meter
 from localllm.engine.engine import Stats
 from localllm.llm import LLM
-from localllm.server.energy import joules
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FIRST = (0.025, 0.05, 0.1, 0.2, 0.4, 0.7, 1, 1.5, 2.5, 5, 10, 20, 40, 80)
@@ -73,6 +73,7 @@ class _Histogram(Collector):
 class _Engine(Collector):
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
+        self._joules = meter(llm.plan.device)
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         stats = self._llm.stats
@@ -86,8 +87,9 @@ class _Engine(Collector):
         yield blocks
         for name, (text, value) in _counters(stats).items():
             yield CounterMetricFamily(f"localllm_{name}", text, value)
-        if (energy := joules()) is not None:
-            yield CounterMetricFamily("localllm_joules", "Energy that the processor's packages have used.", energy)
+        if self._joules is not None:
+            text = "Energy that the processor's packages, or the GPU, have used."
+            yield CounterMetricFamily("localllm_joules", text, self._joules())
 
 
 def _counters(stats: Stats) -> dict[str, tuple[str, float]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from localllm.bench.energy import meter
+from localllm.energy import meter
 
 
 def zone(folder: Path, name: str, energy: int, most: int = 1_000_000) -> Path:
@@ -42,3 +44,23 @@ def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", 1).write_text("nonsense")
     assert meter("cpu", tmp_path) is None
     assert meter("cpu", tmp_path / "absent") is None
+
+
+def test_a_gpu_counts_in_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML's own names, without a GPU: nvmlDeviceGetTotalEnergyConsumption tells millijoules."""
+    counted = [1500.0]
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: f"gpu {index}",
+        nvmlDeviceGetTotalEnergyConsumption=lambda gpu: counted[0] if gpu == "gpu 0" else -1,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    read = meter("cuda")
+    assert read is not None and read() == pytest.approx(1.5)
+    counted[0] = 4000.0
+    assert read() == pytest.approx(4)
+
+
+def test_a_gpu_that_does_not_count_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert meter("cuda") is None

@@ -1,19 +1,18 @@
 """How many tokens a step may have, so that nobody whose answer is being written waits long for the next word.
 
 What a step takes beyond a step without prompts is about proportional to the tokens that it has more; both are learnt
-from the steps that were run. (Where many answers are written there are hardly any steps without prompts: a next token
-of an answer is then taken to cost what one of a prompt does.) While answers are written, prompts may add `target`
-seconds to a step. Without an answer being written nobody waits for its next word, so they may take PATIENCE times as
-much.
+from the steps that were run. Where many answers are written while more are waiting there are hardly any steps without
+prompts, so one is made now and then, whose time tells what the prompts of the others add. While answers are written,
+prompts may add `target` seconds to a step. Without an answer being written nobody waits for its next word, so they may
+take PATIENCE times as much.
 """
-
-from __future__ import annotations
 
 from math import inf
 
 PATIENCE = 4
 LEAST = 8  # tokens: even if a step takes far too long, prompts get on
 FIRST = 32  # tokens of prompts in a step, while nothing is known
+SELDOM = 8  # steps between two that are made without prompts to learn what these take
 _LEARN = 0.3  # how much a new measurement counts
 
 
@@ -25,25 +24,36 @@ class Pace:
         self.plain: float | None = None  # seconds of a step without prompts
         self.plain_tokens = 0.0  # how many tokens such a step had
         self.each: float | None = None  # more seconds for a token more
+        self.since = SELDOM  # steps since one without prompts
 
     def budget(self, most: int, decoding: int) -> int:
         """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers."""
         if self.target == inf:
             return most
+        if decoding >= LEAST and self.since >= SELDOM and not self._knows(decoding):
+            return decoding
         target = self.target if decoding else PATIENCE * self.target
         room = FIRST if self.each is None else max(LEAST, int(target / self.each))
         return min(most, decoding + room)
 
     def learn(self, tokens: int, decoding: int, seconds: float) -> None:
         """A step with so many tokens took so long."""
-        more = tokens - self.plain_tokens
+        self.since += 1
         if tokens == decoding:
-            self.plain_tokens = _mix(None if self.plain is None else self.plain_tokens, tokens)
-            self.plain = _mix(self.plain, seconds)
-        elif more >= LEAST:
+            known = self._knows(decoding)
+            self.plain_tokens = _mix(self.plain_tokens if known else None, tokens)
+            self.plain = _mix(self.plain if known else None, seconds)
+            self.since = 0
+            return
+        more = tokens - (decoding if self._knows(decoding) else self.plain_tokens)
+        if more >= LEAST:
             self.each = _mix(self.each, max(seconds - (self.plain or 0.0), 0.1 * seconds) / more)
         elif self.each is None:
             self.each = seconds / tokens
+
+    def _knows(self, decoding: int) -> bool:
+        """Whether a step of about so many answers was seen without prompts."""
+        return self.plain is not None and 4 * abs(decoding - self.plain_tokens) <= decoding
 
 
 def _mix(old: float | None, new: float) -> float:

@@ -5,9 +5,11 @@
 #define BF16_ROWS_H
 #include "row_codes.h"
 
-/* Blocks [first, first + count) of 32 columns of a row; types of 256 columns: first and count are multiples of 8.
- * low: only types of two parts write it. */
-typedef void bf16_row_fn(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low);
+/* Blocks [first, first + count) of 32 columns of some rows; types of 256 columns: first and count are multiples of 8.
+ * Rows come to lie BF16_PITCH apart. low: only types of two parts write it. */
+typedef void bf16_rows_fn(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high,
+                          uint16_t *low);
+enum { BF16_COLUMNS = 256, BF16_PITCH = BF16_COLUMNS + 32 /* so that the rows of a tile do not share a cache set */ };
 
 /* ---- 32 columns ---- */
 
@@ -15,17 +17,13 @@ INLINE vi pack_bf16(vf first, vf second) { return (vi)_mm512_cvtne2ps_pbh(second
 
 INLINE vf float_codes(__m128i codes) { return vf_of(_mm512_cvtepi8_epi32(codes)); }
 
-INLINE vi scaled(__m256i codes, float first, float second) {
-    vf a = float_codes(_mm256_castsi256_si128(codes)), b = float_codes(_mm256_extracti128_si256(codes, 1));
-    return pack_bf16(vf_mul(a, vf_set(first)), vf_mul(b, vf_set(second)));
-}
+/* One half-precision number in all lanes. */
+INLINE vf halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)load_u16(p))); }
 
-INLINE vi scaled_from(__m256i codes, float first, float second, float min_first, float min_second) {
-    vf a = float_codes(_mm256_castsi256_si128(codes)), b = float_codes(_mm256_extracti128_si256(codes, 1));
-    return pack_bf16(_mm512_add_ps(vf_mul(a, vf_set(first)), vf_set(min_first)),
-                     _mm512_add_ps(vf_mul(b, vf_set(second)), vf_set(min_second)));
+/* 32 columns of codes, each sixteen with a scale of their own. */
+INLINE vi scaled(__m128i first, __m128i second, vf d, vf e) {
+    return pack_bf16(vf_mul(float_codes(first), d), vf_mul(float_codes(second), e));
 }
-
 /* ---- types whose own block is 32 columns ---- */
 
 /* Four bits choose among sixteen values, given twice, so that the fifth bit of an index does not matter. */
@@ -46,45 +44,66 @@ INLINE vf numbers(int from) {
     return vf_of(vi_add32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), vi_set32(from)));
 }
 INLINE vf table_of(const int8_t *codes) { return float_codes(_mm_loadu_si128((const __m128i *)codes)); }
-INLINE vf times(vf codes, float d) { return vf_mul(codes, vf_set(d)); }
-INLINE vf times_plus(vf codes, float d, float m) { return _mm512_add_ps(times(codes, d), vf_set(m)); }
+INLINE vf times_plus(vf codes, vf d, vf m) { return _mm512_add_ps(vf_mul(codes, d), m); }
 
-#define SMALL_ROWS(type, block, value)                                                                     \
-    static void bf16_##type(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low) { \
-        const struct block *s = (const struct block *)row + first;                                         \
-        (void)low;                                                                                         \
-        for (int b = 0; b < count; b++, s++, high += 32) vi_store(high, value);                            \
+#define SMALL_ROWS(type, block, value)                                                                               \
+    static void bf16_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high, \
+                            uint16_t *low) {                                                                         \
+        (void)low;                                                                                                   \
+        for (int r = 0; r < rows; r++, w += row_bytes, high += BF16_PITCH) {                                         \
+            const struct block *s = (const struct block *)w + first;                                                 \
+            for (int b = 0; b < count; b++, s++) vi_store(high + 32 * b, value);                                     \
+        }                                                                                                            \
     }
-SMALL_ROWS(Q4_0, q4_0, chosen(s->qs, times(numbers(-8), half(s->d))))
-SMALL_ROWS(Q4_1, q4_1, chosen(s->qs, times_plus(numbers(0), half(s->d), half(s->m))))
-SMALL_ROWS(IQ4_NL, iq4_nl, chosen(s->qs, times(table_of(iq4_codes), half(s->d))))
-SMALL_ROWS(MXFP4, mxfp4, chosen(s->qs, times(table_of(mxfp4_codes), e8m0_half(s->e))))
+SMALL_ROWS(Q4_0, q4_0, chosen(s->qs, vf_mul(numbers(-8), halves(s->d))))
+SMALL_ROWS(Q4_1, q4_1, chosen(s->qs, times_plus(numbers(0), halves(s->d), halves(s->m))))
+SMALL_ROWS(IQ4_NL, iq4_nl, chosen(s->qs, vf_mul(table_of(iq4_codes), halves(s->d))))
+SMALL_ROWS(MXFP4, mxfp4, chosen(s->qs, vf_mul(table_of(mxfp4_codes), vf_set(e8m0_half(s->e)))))
 SMALL_ROWS(Q5_0, q5_0,
-           chosen_5(five_bits(s->qs, s->qh), times(numbers(-16), half(s->d)), times(numbers(0), half(s->d))))
+           chosen_5(five_bits(s->qs, s->qh), vf_mul(numbers(-16), halves(s->d)), vf_mul(numbers(0), halves(s->d))))
 SMALL_ROWS(Q5_1, q5_1,
-           chosen_5(five_bits(s->qs, s->qh), times_plus(numbers(0), half(s->d), half(s->m)),
-                    times_plus(numbers(16), half(s->d), half(s->m))))
-SMALL_ROWS(Q8_0, q8_0, scaled(load_32(s->qs), half(s->d), half(s->d)))
+           chosen_5(five_bits(s->qs, s->qh), times_plus(numbers(0), halves(s->d), halves(s->m)),
+                    times_plus(numbers(16), halves(s->d), halves(s->m))))
+SMALL_ROWS(Q8_0, q8_0, scaled(load_16(s->qs), load_16(s->qs + 16), halves(s->d), halves(s->d)))
 
 /* ---- types whose own block is 256 columns ---- */
 
 /* Scales, and minima where the type has them, of each sixteen columns. */
 struct scales { float d[16], m[16]; };
 
+/* Block j's codes, each sixteen with scales of their own. */
+INLINE vi scaled_codes(__m256i codes, const struct scales *a, int j) {
+    return scaled(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1), vf_set(a->d[2 * j]),
+                  vf_set(a->d[2 * j + 1]));
+}
+INLINE vi scaled_from(__m256i codes, const struct scales *a, int j) {
+    vf first = float_codes(_mm256_castsi256_si128(codes)), second = float_codes(_mm256_extracti128_si256(codes, 1));
+    return pack_bf16(times_plus(first, vf_set(a->d[2 * j]), vf_set(a->m[2 * j])),
+                     times_plus(second, vf_set(a->d[2 * j + 1]), vf_set(a->m[2 * j + 1])));
+}
+
+/* Values of block j where each stands for 32 columns: eight scales, and eight minima behind them. */
+INLINE vf from_scales(vf codes, const struct scales *a, int j) {
+    return times_plus(codes, vf_set(a->d[j]), vf_set(a->d[8 + j]));
+}
+
 INLINE void scales_of(__m128i integers, float d, float *out) {
     _mm512_storeu_ps(out, vf_mul(float_codes(integers), vf_set(d)));
 }
 
-#define SUPER_ROWS(type, block, set_scales, value)                                                         \
-    static void bf16_##type(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low) { \
-        const struct block *s = (const struct block *)row + first / 8;                                     \
-        (void)low;                                                                                         \
-        for (int b = 0; b < count; b += 8, s++, high += 256) {                                             \
-            struct scales a;                                                                               \
-            set_scales(s, &a);                                                                             \
-            __asm__("" : "+m"(a)); /* or GCC makes shuffles, which are scarce, of loads */                 \
-            UNROLL for (int j = 0; j < 8; j++) vi_store(high + 32 * j, value);                             \
-        }                                                                                                  \
+#define SUPER_ROWS(type, block, set_scales, value)                                                                   \
+    static void bf16_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high, \
+                            uint16_t *low) {                                                                         \
+        (void)low;                                                                                                   \
+        for (int r = 0; r < rows; r++, w += row_bytes, high += BF16_PITCH) {                                         \
+            const struct block *s = (const struct block *)w + first / 8;                                             \
+            for (int b = 0; b < count; b += 8, s++) {                                                                \
+                struct scales a;                                                                                     \
+                set_scales(s, &a);                                                                                   \
+                __asm__("" : "+m"(a)); /* or GCC makes shuffles, which are scarce, of loads */                       \
+                UNROLL for (int j = 0; j < 8; j++) vi_store(high + 32 * (b + j), value);                             \
+            }                                                                                                        \
+        }                                                                                                            \
     }
 
 INLINE void scales_q2_k(const struct q2_k *s, struct scales *a) {
@@ -107,28 +126,25 @@ INLINE void scales_q5_k(const struct q5_k *s, struct scales *a) { scales_k(s->sc
 INLINE vi chosen_k(const struct q4_k *s, const struct scales *a, int j) {
     int i = j & ~1;
     vi bytes = _mm512_cvtepu8_epi16(load_32(s->qs + 16 * i));
-    vi values =
-        pack_bf16(times_plus(numbers(0), a->d[i], a->d[8 + i]), times_plus(numbers(0), a->d[i + 1], a->d[9 + i]));
+    vi values = pack_bf16(from_scales(numbers(0), a, i), from_scales(numbers(0), a, i + 1));
     vi index = j % 2 ? vi_or(_mm512_srli_epi16(bytes, 4), vi_set16(16)) : vi_and(bytes, vi_set16(15));
     return _mm512_permutexvar_epi16(index, values);
 }
 
-#define TWO(j) a.d[2 * (j)], a.d[2 * (j) + 1]
-#define TWO_MINIMA(j) a.m[2 * (j)], a.m[2 * (j) + 1]
-SUPER_ROWS(Q2_K, q2_k, scales_q2_k, scaled_from(codes_q2_k(s, j), TWO(j), TWO_MINIMA(j)))
-SUPER_ROWS(Q3_K, q3_k, scales_q3_k, scaled(codes_q3_k(s, j), TWO(j)))
+SUPER_ROWS(Q2_K, q2_k, scales_q2_k, scaled_from(codes_q2_k(s, j), &a, j))
+SUPER_ROWS(Q3_K, q3_k, scales_q3_k, scaled_codes(codes_q3_k(s, j), &a, j))
 SUPER_ROWS(Q4_K, q4_k, scales_q4_k, chosen_k(s, &a, j))
 SUPER_ROWS(Q5_K, q5_k, scales_q5_k,
-           chosen_5(codes_q5_k(s, j), times_plus(numbers(0), a.d[j], a.d[8 + j]),
-                    times_plus(numbers(16), a.d[j], a.d[8 + j])))
-SUPER_ROWS(Q6_K, q6_k, scales_q6_k, scaled(codes_q6_k(s, j), TWO(j)))
-SUPER_ROWS(IQ4_XS, iq4_xs, scales_iq4_xs, chosen(s->qs + 16 * j, times(table_of(iq4_codes), a.d[j])))
+           chosen_5(codes_q5_k(s, j), from_scales(numbers(0), &a, j), from_scales(numbers(16), &a, j)))
+SUPER_ROWS(Q6_K, q6_k, scales_q6_k, scaled_codes(codes_q6_k(s, j), &a, j))
+SUPER_ROWS(IQ4_XS, iq4_xs, scales_iq4_xs, chosen(s->qs + 16 * j, vf_mul(table_of(iq4_codes), vf_set(a.d[j]))))
 
 /* ---- floats ---- */
 
-static void bf16_BF16(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low) {
+static void bf16_BF16(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high,
+                      uint16_t *low) {
     (void)low;
-    memcpy(high, row + 64 * first, 64 * (size_t)count);
+    for (int r = 0; r < rows; r++) memcpy(high + r * BF16_PITCH, w + r * row_bytes + 64 * first, 64 * (size_t)count);
 }
 
 /* Values as a bf16 and what it leaves, as another. */
@@ -140,11 +156,12 @@ INLINE void split_bf16(vf first, vf second, void *high, void *low) {
     vi_store(low, pack_bf16(_mm512_sub_ps(first, a), _mm512_sub_ps(second, b)));
 }
 
-static void bf16_F16(const uint8_t *row, int64_t first, int count, uint16_t *high, uint16_t *low) {
-    row += 64 * first;
-    for (int b = 0; b < count; b++, row += 64, high += 32, low += 32) {
-        vf one = _mm512_cvtph_ps(load_32(row)), two = _mm512_cvtph_ps(load_32(row + 32));
-        split_bf16(one, two, high, low);
+static void bf16_F16(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high,
+                     uint16_t *low) {
+    for (int r = 0; r < rows; r++, high += BF16_PITCH, low += BF16_PITCH) {
+        const uint8_t *p = w + r * row_bytes + 64 * first;
+        for (int b = 0; b < count; b++, p += 64)
+            split_bf16(_mm512_cvtph_ps(load_32(p)), _mm512_cvtph_ps(load_32(p + 32)), high + 32 * b, low + 32 * b);
     }
 }
 

@@ -17,9 +17,8 @@
 #include "quant/types.h"
 #include "tiles.h"
 
-enum { DEPTH = 256, ROWS = 256, STEP = 32, STEPS = DEPTH / STEP, PITCH = DEPTH + STEP };
+enum { DEPTH = BF16_COLUMNS, PITCH = BF16_PITCH, ROWS = 256, STEP = 32, STEPS = DEPTH / STEP };
 
-/* bf16 weights, a little apart so that the rows of a tile do not share a cache set: (parts, rows, PITCH). */
 struct prompt_work {
     _Alignas(64) uint16_t weights[2][ROWS][PITCH];
     _Alignas(64) float sums[][SIDE][SIDE]; /* rows by tokens: sums_at() */
@@ -179,7 +178,7 @@ static void store_sums(const struct prompt_work *work, int32_t rows, int32_t n, 
     }
 }
 
-static bf16_row_fn *const row_of[LL_TYPE_LIMIT] = {
+static bf16_rows_fn *const rows_of[LL_TYPE_LIMIT] = {
     [LL_F16] = bf16_F16,       [LL_BF16] = bf16_BF16,     [LL_Q4_0] = bf16_Q4_0,   [LL_Q4_1] = bf16_Q4_1,
     [LL_Q5_0] = bf16_Q5_0,     [LL_Q5_1] = bf16_Q5_1,     [LL_Q8_0] = bf16_Q8_0,   [LL_Q2_K] = bf16_Q2_K,
     [LL_Q3_K] = bf16_Q3_K,     [LL_Q4_K] = bf16_Q4_K,     [LL_Q5_K] = bf16_Q5_K,   [LL_Q6_K] = bf16_Q6_K,
@@ -187,14 +186,16 @@ static bf16_row_fn *const row_of[LL_TYPE_LIMIT] = {
 };
 
 /* Columns of floats need not be a multiple of 32: the last ones are filled up with zeros. */
-static void unpack(int32_t type, const uint8_t *row, int32_t k, int32_t first, int count, uint16_t *high,
-                   uint16_t *low) {
+static void unpack(int32_t type, const uint8_t *w, int64_t row_bytes, int rows, int32_t k, int32_t first, int count,
+                   struct prompt_work *work) {
     int left = k - first * STEP, whole = left < count * STEP ? left / STEP : count;
-    row_of[type](row, first, whole, high, low);
-    if (whole == count) return;
-    uint16_t last[STEP] = {0};
-    memcpy(last, row + 64 * (int64_t)(first + whole), sizeof *last * (size_t)(left % STEP));
-    row_of[type]((const uint8_t *)last, 0, 1, high + whole * STEP, low + whole * STEP);
+    rows_of[type](w, row_bytes, rows, first, whole, work->weights[0][0], work->weights[1][0]);
+    for (int r = 0; whole < count && r < rows; r++) {
+        uint16_t last[STEP] = {0};
+        memcpy(last, w + r * row_bytes + 64 * (int64_t)(first + whole), sizeof *last * (size_t)(left % STEP));
+        rows_of[type]((const uint8_t *)last, 0, 1, 0, 1, work->weights[0][r] + whole * STEP,
+                      work->weights[1][r] + whole * STEP);
+    }
 }
 
 /* The same rows' columns from step `next` on, or those after them from their beginning. */
@@ -221,8 +222,7 @@ static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t ro
         for (int32_t first = 0; first < steps; first += STEPS) {
             int count = steps - first < STEPS ? steps - first : STEPS;
             struct ahead ahead = next_rows(w + r * row_bytes, row_bytes, here, rows - r - here, first + count, steps);
-            for (int32_t i = 0; i < here; i++)
-                unpack(type, w + (r + i) * row_bytes, p->k, first, count, work->weights[0][i], work->weights[1][i]);
+            unpack(type, w + r * row_bytes, row_bytes, here, p->k, first, count, work);
             __asm__ volatile("" : : : "memory"); /* GCC does not know that loading a tile reads memory */
             if (type == LL_F16)
                 blocks(&three, p, first, count, tiles, &ahead, work);

@@ -80,9 +80,11 @@ int ll_test_prompt_matmul(const char *level, int32_t type, const void *w, int32_
     if (!real.base) return fail(LL_ENOMEM, "no memory for %d x %d activations", n, cols);
     lay_out_prompt(&p, &scratch, k, &real);
     if (form_of(type) != FORM_FLOAT) p.low = NULL;
+    uint32_t env = float_env_enter();
     for (int32_t t = 0; t < n; t += GROUP) k->pack(&p, t / GROUP, x + (int64_t)t * cols, cols);
     const struct type *t = type_of(type);
     k->matmul(type, w, cols / t->block * (int64_t)t->bytes, rows, &p, out, rows, scratch);
+    float_env_leave(env);
     free(real.base);
     return LL_OK;
 }

@@ -5,7 +5,7 @@ again is the same prefix. Releasing a block does not forget it: it waits, findab
 release, until the space is needed. The free list *is* the prefix cache; eviction *is* allocation.
 With `prefix_cache` off no block gets a key, hence none is ever found: there is no other difference.
 With `prompts_apart` generated tokens differ from the same tokens given in a prompt, as they do in the low bits of a
-device that computes each in an arithmetic of its own: an answer is found again by its own sequence only.
+device that computes each in an arithmetic of its own: an answer is found again by sequences of the same prompt only.
 """
 
 from array import array

@@ -344,7 +344,8 @@ class Engine:
     def _step(self) -> None:
         started = perf_counter()
         decoding = self._scheduler.decoding
-        rows = self._scheduler.schedule(self._pace.budget(self._step_tokens, decoding))
+        prompts = not self._pace.wants_plain(decoding)
+        rows = self._scheduler.schedule(self._pace.budget(self._step_tokens, decoding), prompts)
         scheduled = perf_counter()
         try:
             sampled = self._runner.step(rows)

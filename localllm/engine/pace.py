@@ -30,11 +30,14 @@ class Pace:
         """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers."""
         if self.target == inf:
             return most
-        if decoding >= LEAST and self.since >= SELDOM and not self._knows(decoding):
-            return decoding
         target = self.target if decoding else PATIENCE * self.target
         room = FIRST if self.each is None else max(LEAST, int(target / self.each))
         return min(most, decoding + room)
+
+    def wants_plain(self, decoding: int) -> bool:
+        """Whether the next step should be without prompts, to learn what one takes."""
+        known = self.target == inf or decoding < LEAST or self._knows(decoding)
+        return not known and self.since >= SELDOM
 
     def learn(self, tokens: int, decoding: int, seconds: float) -> None:
         """A step with so many tokens took so long."""

@@ -194,6 +194,7 @@ class _Batch:
             at = i * self._width
             self.blocks[at : at + len(seq.blocks)] = seq.blocks
             if row.generated:
+                assert generated == start, "rows of prompts come last"
                 generated = end
             if row.samples:
                 samples.append(end - 1)

@@ -47,15 +47,16 @@ class Scheduler:
         self.unfinished[seq.rank[-1]] = seq
         insort(self.waiting, seq, key=_rank)
 
-    def schedule(self, budget: int) -> list[Row]:
-        """The rows of one step: at most `max_rows`, with at most `budget` tokens, or one for each if that is more."""
+    def schedule(self, budget: int, prompts: bool = True) -> list[Row]:
+        """The rows of one step: at most `max_rows`, with at most `budget` tokens, or one for each if that is more.
+        Without `prompts` only those that are a single token behind get on."""
         self.steps += 1
         self._promote_eldest()
         rows: list[Row] = []
         filling: set[bytes | None] = set()  # keys of the blocks that these rows fill
         size = self.blocks.block_size
         decoding = {seq for seq in self.running if seq.pending == 1}
-        spare = max(1, budget - len(decoding))
+        spare = max(1, budget - len(decoding)) if prompts else 0
         admitting = True
 
         order = sorted(self.running + self.waiting[: self.max_rows], key=_rank)
@@ -71,7 +72,7 @@ class Scheduler:
             if least_behind < behind > spare:
                 count = (count + 1) // 2
             if seq.computed < seq.prompt_length:
-                count = min(count, seq.prompt_length - seq.computed)  # devices may compute the rest differently
+                count = min(count, seq.prompt_length - seq.computed)  # a row is of the prompt or of the answer
             if count == 0:
                 continue
             if lacking := self.blocks.lacking(seq, seq.computed + count):

@@ -64,7 +64,7 @@ class Sequence:
 
 @dataclass(slots=True)
 class Row:
-    """What one sequence computes in one step: tokens[start : start + count]."""
+    """What one sequence computes in one step: tokens[start : start + count], all of its prompt or all of its answer."""
 
     seq: Sequence
     start: int

@@ -1,6 +1,7 @@
 /* Rows of weights as bf16, columns in their order: what a tile product takes. The values are decode_row()'s, rounded to
- * the nearest bf16, ties to even; half precision and float tensors have a second part, what the first one leaves.
- * Needs AVX-512 with VL, BW and BF16. Reads only bytes of the blocks asked for. */
+ * the nearest bf16, ties to even, denormals to zero and what is larger than any bf16 to infinity; half precision and
+ * float tensors have a second part, what the first one leaves. Needs AVX-512 with VL, BW and BF16. Reads only bytes of
+ * the blocks asked for. */
 #ifndef BF16_ROWS_H
 #define BF16_ROWS_H
 #include "row_codes.h"

@@ -45,7 +45,7 @@ static const char *const level_names[CPU_LEVELS] = {"scalar", "avx2", "avx512", 
 static const uint32_t level_needs[CPU_LEVELS] = {
     [CPU_AVX2] = CPU_HAS_AVX2 | CPU_HAS_FMA | CPU_HAS_F16C,
     [CPU_AVX512] = CPU_HAS_AVX512F | CPU_HAS_AVX512BW | CPU_HAS_AVX512DQ | CPU_HAS_AVX512VL | CPU_HAS_AVX512_VNNI,
-    [CPU_AMX] = CPU_HAS_AMX_TILE | CPU_HAS_AMX_INT8 | CPU_HAS_AMX_BF16,
+    [CPU_AMX] = CPU_HAS_AVX512_BF16 | CPU_HAS_AMX_TILE | CPU_HAS_AMX_INT8 | CPU_HAS_AMX_BF16,
 };
 
 #if defined(__x86_64__)

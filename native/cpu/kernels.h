@@ -76,7 +76,7 @@ struct prompt_kernels {
     int64_t (*scratch)(int32_t n);
     /* x: the group's tokens, ld floats apart */
     void (*pack)(const struct prompt *p, int32_t group, const float *x, int64_t ld);
-    /* as matmul_fn; any type but F32 */
+    /* as matmul_fn, but scratch is of scratch(n) bytes; any type but F32 */
     void (*matmul)(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct prompt *p, float *out,
                    int64_t ld_out, void *scratch);
 };

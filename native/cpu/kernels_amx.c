@@ -202,7 +202,7 @@ SUPERS_OF(IQ4_XS, iq4_xs, false, 128, wide_iq4_xs, subs_iq4_xs(s), NO_MINIMA)
 /* ---- a scale per 32 columns ---- */
 
 /* A sum n of magnitude below 2^22, added to the bits of 1.5 * 2^23, makes the float 1.5 * 2^23 + n. So one fma gives
- * round(n * d), the bits of (float)n * d, as long as 1.5 * 2^23 * d is exact and finite. */
+ * round(n * d), the bits of (float)n * d but for the sign of a zero, as long as 1.5 * 2^23 * d is exact and finite. */
 enum { MAGIC = 0x4b400000 };
 
 static bool takes_magic(struct scales *w, int count) {

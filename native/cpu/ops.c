@@ -84,7 +84,10 @@ static unsigned asked_by(const struct linear *const *w, int32_t count) {
     unsigned asked = 0;
     for (int32_t i = 0; i < count; i++) {
         enum form form = form_of(w[i]->w.type);
-        asked |= form == FORM_FLOAT ? LOW : is_super(form) ? SUPERS : BLOCKS;
+        if (form == FORM_FLOAT)
+            asked |= w[i]->w.type == LL_F32 ? 0 : LOW;
+        else
+            asked |= is_super(form) ? SUPERS : BLOCKS;
     }
     return asked;
 }

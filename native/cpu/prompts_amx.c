@@ -17,6 +17,7 @@
 #include "quant/types.h"
 #include "tiles.h"
 
+_Static_assert(SIDE == (int)GROUP, "a group of tokens is a tile's");
 enum { DEPTH = BF16_COLUMNS, PITCH = BF16_PITCH, ROWS = 256, STEP = 32, STEPS = DEPTH / STEP };
 
 struct prompt_work {

@@ -26,7 +26,8 @@ static void feed_forward(const struct device *d, int32_t i, const struct step *s
 int forward(const struct device *d, const struct step *s) {
     struct step sampled = *s; /* what is left of the step once no token looks at another any more */
     sampled.batch.n_tokens = s->batch.n_samples;
-    sampled.batch.n_generated = s->batch.n_samples; /* few, wherever they come from */
+    sampled.batch.n_generated =
+        s->batch.n_samples; /* treated alike from here on: mostly few, and most of them answers' */
     int32_t last = d->model->n_layers - 1;
     d->ops->embed(d->self, d->model, s, d->work.x);
     for (int32_t i = 0; i < last; i++) {

@@ -99,7 +99,7 @@ def test_keys_are_the_documented_digest() -> None:
     assert seq.keys == [one, blake2b(one + array("i", [4, 5, 6, 7]).tobytes(), digest_size=16).digest()]
 
 
-def test_an_answer_apart_from_prompts_is_found_by_its_own_sequence_only() -> None:
+def test_an_answer_apart_from_prompts_is_no_prefix_of_a_prompt() -> None:
     """Blocks of the prompt alone are anyone's; those with a generated token are the sequence's own."""
     blocks = BlockManager(16, 4, prompts_apart=True)
     seq = sequence(list(range(6)))

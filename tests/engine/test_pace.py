@@ -16,7 +16,7 @@ def run(
     """(tokens of prompts, seconds that they added) of each step of a machine."""
     rng, seen = random.Random(1), []
     for _ in range(steps):
-        tokens = pace.budget(512, decoding)
+        tokens = decoding if decoding and pace.wants_plain(decoding) else pace.budget(512, decoding)
         seconds = (fixed + each * tokens) * rng.uniform(1, 1 + noise)
         pace.learn(tokens, decoding, seconds)
         seen.append((tokens - decoding, seconds - fixed - each * decoding))
@@ -44,7 +44,7 @@ def test_a_crowd_that_leaves_no_step_without_prompts() -> None:
     seen = []
     for step in range(200):
         decoding = min(30, 1 + step // 4)
-        tokens = pace.budget(512, decoding)
+        tokens = decoding if pace.wants_plain(decoding) else pace.budget(512, decoding)
         pace.learn(tokens, decoding, 0.05 + 0.006 * decoding + 0.0046 * (tokens - decoding))
         seen.append(0.0046 * (tokens - decoding))
     assert max(seen) <= 0.15 and 0.07 <= seen[-1] <= 0.105

@@ -87,6 +87,18 @@ def test_a_tiny_budget_still_moves_a_prompt_beside_decoding_rows() -> None:
     assert len(late.tokens) == 5
 
 
+def test_a_step_without_prompts() -> None:
+    target = scheduler()
+    writing, reading = sequence(distinct(0, 4)), sequence(distinct(1, 40))
+    add(target, writing)
+    step(target)
+    add(target, reading)
+    rows = target.schedule(100, prompts=False)
+    assert counts(rows) == [(writing, 1)]
+    target.commit(rows, [7])
+    assert counts(step(target)) == [(writing, 1), (reading, 40)]
+
+
 def test_rows_are_bounded() -> None:
     target = scheduler(max_rows=3)
     add(target, *[sequence(distinct(n, 2)) for n in range(5)])

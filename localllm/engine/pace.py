@@ -30,8 +30,8 @@ class Pace:
         """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers."""
         if self.target == inf:
             return most
-        target = self.target if decoding else PATIENCE * self.target
-        room = FIRST if self.each is None else max(LEAST, int(target / self.each))
+        patience = 1 if decoding else PATIENCE
+        room = patience * FIRST if self.each is None else max(LEAST, int(patience * self.target / self.each))
         return min(most, decoding + room)
 
     def wants_plain(self, decoding: int) -> bool:

@@ -30,7 +30,7 @@ INLINE vi scaled(__m128i first, __m128i second, vf d, vf e) {
 /* Four bits choose among sixteen values, given twice, so that the fifth bit of an index does not matter. */
 INLINE vi chosen(const void *qs, vf values) {
     const vi shift = _mm512_inserti64x4(vi_set32(0), _mm256_set1_epi16(4), 1);
-    __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qs));
+    __m256i twice = _mm256_broadcastsi128_si256(load16(qs));
     vi index = _mm512_srlv_epi16(_mm512_cvtepu8_epi16(twice), shift);
     return _mm512_permutexvar_epi16(index, pack_bf16(values, values));
 }
@@ -44,7 +44,7 @@ INLINE vi chosen_5(__m256i index, vf first, vf second) {
 INLINE vf numbers(int from) {
     return vf_of(vi_add32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), vi_set32(from)));
 }
-INLINE vf table_of(const int8_t *codes) { return float_codes(_mm_loadu_si128((const __m128i *)codes)); }
+INLINE vf table_of(const int8_t *codes) { return float_codes(load16(codes)); }
 INLINE vf times_plus(vf codes, vf d, vf m) { return _mm512_add_ps(vf_mul(codes, d), m); }
 
 #define SMALL_ROWS(type, block, value)                                                                               \
@@ -65,7 +65,7 @@ SMALL_ROWS(Q5_0, q5_0,
 SMALL_ROWS(Q5_1, q5_1,
            chosen_5(five_bits(s->qs, s->qh), times_plus(numbers(0), halves(s->d), halves(s->m)),
                     times_plus(numbers(16), halves(s->d), halves(s->m))))
-SMALL_ROWS(Q8_0, q8_0, scaled(load_16(s->qs), load_16(s->qs + 16), halves(s->d), halves(s->d)))
+SMALL_ROWS(Q8_0, q8_0, scaled(load16(s->qs), load16(s->qs + 16), halves(s->d), halves(s->d)))
 
 /* ---- types whose own block is 256 columns ---- */
 
@@ -112,7 +112,7 @@ INLINE void scales_q2_k(const struct q2_k *s, struct scales *a) {
     scales_of(minima_q2_k(s), -half(s->dmin), a->m);
 }
 INLINE void scales_q3_k(const struct q3_k *s, struct scales *a) { scales_of(subs_q3_k(s), half(s->d), a->d); }
-INLINE void scales_q6_k(const struct q6_k *s, struct scales *a) { scales_of(load_16(s->scales), half(s->d), a->d); }
+INLINE void scales_q6_k(const struct q6_k *s, struct scales *a) { scales_of(load16(s->scales), half(s->d), a->d); }
 INLINE void scales_iq4_xs(const struct iq4_xs *s, struct scales *a) { scales_of(subs_iq4_xs(s), half(s->d), a->d); }
 
 /* Of 32 columns each: eight scales, and eight minima behind them. */

@@ -196,7 +196,7 @@ SUPERS_OF(Q2_K, q2_k, true, 0, wide_q2_k, subs_q2_k(s), SIXTEEN_MINIMA)
 SUPERS_OF(Q3_K, q3_k, true, 4, wide_q3_k, subs_q3_k(s), NO_MINIMA)
 SUPERS_OF(Q4_K, q4_k, false, 0, wide_q4_k, scales_and_minima(s->scales), EIGHT_MINIMA)
 SUPERS_OF(Q5_K, q5_k, false, 0, wide_q5_k, scales_and_minima(s->scales), EIGHT_MINIMA)
-SUPERS_OF(Q6_K, q6_k, true, 32, wide_q6_k, load_16(s->scales), NO_MINIMA)
+SUPERS_OF(Q6_K, q6_k, true, 32, wide_q6_k, load16(s->scales), NO_MINIMA)
 SUPERS_OF(IQ4_XS, iq4_xs, false, 128, wide_iq4_xs, subs_iq4_xs(s), NO_MINIMA)
 
 /* ---- a scale per 32 columns ---- */

@@ -134,7 +134,7 @@ INLINE const uint8_t *row_at(const uint8_t *p, int64_t stride, int i) {
     return fourth + (i & 3) * stride;
 }
 
-INLINE __m128i load16(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+INLINE __m128i load16(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
 
 /* sixteen bytes of rows i, i + 4, ... */
 INLINE vi load_fourths(const uint8_t *p, int64_t stride, int i) {

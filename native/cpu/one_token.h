@@ -8,6 +8,7 @@
 #include "lanes.h"
 #include "panel.h"
 #include "quant/formats.h"
+#include "row_codes.h"
 
 enum { BATCH = 8, AHEAD = 2048 }; /* supers reduced at once; bytes by which reading is told of in advance */
 
@@ -66,14 +67,6 @@ INLINE void add_batch(bool min, const struct batch *in, int count, const float *
     *out = acc;
 }
 
-/* Eight six-bit scales and then eight minima of Q4_K or Q5_K, as words. */
-INLINE __m256i q4_k_scales(const uint8_t *s) {
-    uint32_t a = (uint32_t)load_i32(s), b = (uint32_t)load_i32(s + 4), c = (uint32_t)load_i32(s + 8);
-    uint64_t scale = (a & 0x3f3f3f3f) | (uint64_t)((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)) << 32;
-    uint64_t min = (b & 0x3f3f3f3f) | (uint64_t)((c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)) << 32;
-    return _mm256_cvtepu8_epi16(_mm_set_epi64x((long long)min, (long long)scale));
-}
-
 /* Word `first` of sixteen over the lower half of a register, `first` + 2 over the upper. */
 static const int16_t two_words[4][32] __attribute__((aligned(64))) = {
 #define SIXTEEN(x) x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x
@@ -90,25 +83,18 @@ INLINE vi spread(const int16_t index[32], __m256i words) {
     return _mm512_permutexvar_epi16(vi_load(index), _mm512_castsi256_si512(words));
 }
 
-/* 16 where bit `first` of 32 bytes is set, and then where bit `second` is. */
-INLINE vi fifths(const uint8_t *p, int first, int second) {
-    vi bits = _mm512_inserti64x4(vi_set8(1 << first), _mm256_set1_epi8((char)(1 << second)), 1);
-    vi twice = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)p));
-    return vi_where8(twice, bits, vi_set8(16));
-}
-
 /* Q4_K, or Q5_K, which has a fifth bit of every code before its nibbles. q is arranged by arrange_q4_k. */
 INLINE void super_4_5(bool five, const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
     const vi low = vi_set8(15);
     const uint8_t *nibbles = p + (five ? 48 : 16);
-    __m256i scales = q4_k_scales(p + 4);
+    __m256i scales = _mm256_cvtepu8_epi16(scales_and_minima(p + 4));
     vi isum = vi_set32(0), more = isum;
     UNROLL for (int i = 0; i < 2; i++) {
         vi codes = _mm512_loadu_si512(nibbles + 64 * i);
         vi first = vi_and(codes, low), second = vi_and(_mm512_srli_epi16(codes, 4), low);
         if (five) {
-            first = vi_or(first, fifths(p + 16, 4 * i, 4 * i + 2));
-            second = vi_or(second, fifths(p + 16, 4 * i + 1, 4 * i + 3));
+            first = vi_or(first, where_bits(twice_32(p + 16), 4 * i, 4 * i + 2, 16));
+            second = vi_or(second, where_bits(twice_32(p + 16), 4 * i + 1, 4 * i + 3, 16));
         }
         first = _mm512_maddubs_epi16(first, vi_load(q + 128 * i));
         second = _mm512_maddubs_epi16(second, vi_load(q + 128 * i + 64));

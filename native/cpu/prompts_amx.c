@@ -224,7 +224,7 @@ static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t ro
             int count = steps - first < STEPS ? steps - first : STEPS;
             struct ahead ahead = next_rows(w + r * row_bytes, row_bytes, here, rows - r - here, first + count, steps);
             unpack(type, w + r * row_bytes, row_bytes, here, p->k, first, count, work);
-            __asm__ volatile("" : : : "memory"); /* GCC does not know that loading a tile reads memory */
+            settle();
             if (type == LL_F16)
                 blocks(&three, p, first, count, tiles, &ahead, work);
             else if (type == LL_BF16)
@@ -232,7 +232,7 @@ static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t ro
             else
                 blocks(&one, p, first, count, tiles, &ahead, work);
         }
-        __asm__ volatile("" : : : "memory");
+        settle();
         store_sums(work, here, p->n, out + r, ld_out);
     }
     _tile_release();

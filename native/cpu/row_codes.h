@@ -8,19 +8,18 @@
 #include "quant/half.h"
 
 INLINE float half(const uint8_t *p) { return _cvtsh_ss(load_u16(p)); }
-INLINE __m128i load_16(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
 INLINE __m256i load_32(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE __m256i bits_of(__m256i x, int from, int mask) {
     return _mm256_and_si256(_mm256_srli_epi16(x, from), _mm256_set1_epi8((char)mask));
 }
 INLINE __m256i minus(__m256i codes, int offset) { return _mm256_sub_epi8(codes, _mm256_set1_epi8((char)offset)); }
 INLINE __m256i looked_up(const int8_t *table, __m256i index) {
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load_16(table)), index);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load16(table)), index);
 }
 
 /* Sixteen bytes hold 32 codes: the first half of the columns in the low nibbles, the second in the high ones. */
 INLINE __m256i nibbles(const void *p) {
-    __m128i b = load_16(p);
+    __m128i b = load16(p);
     return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(b, 4), b), _mm256_set1_epi8(15));
 }
 /* 16 where a bit is set: of 32 bits, or bit j of each of 32 bytes. */
@@ -47,9 +46,9 @@ INLINE __m256i codes_mxfp4(const struct mxfp4 *s) { return looked_up(mxfp4_codes
 INLINE __m256i codes_q2_k(const struct q2_k *s, int j) {
     return bits_of(load_32(s->qs + 32 * (j / 4)), 2 * (j % 4), 3);
 }
-INLINE __m128i subs_q2_k(const struct q2_k *s) { return _mm_and_si128(load_16(s->scales), _mm_set1_epi8(15)); }
+INLINE __m128i subs_q2_k(const struct q2_k *s) { return _mm_and_si128(load16(s->scales), _mm_set1_epi8(15)); }
 INLINE __m128i minima_q2_k(const struct q2_k *s) {
-    return _mm_and_si128(_mm_srli_epi16(load_16(s->scales), 4), _mm_set1_epi8(15));
+    return _mm_and_si128(_mm_srli_epi16(load16(s->scales), 4), _mm_set1_epi8(15));
 }
 
 INLINE __m256i codes_q3_k(const struct q3_k *s, int j) {
@@ -84,13 +83,12 @@ INLINE __m256i codes_q6_k(const struct q6_k *s, int j) {
     return minus(_mm256_or_si256(low, _mm256_slli_epi16(high, 4)), 32);
 }
 
-INLINE __m256i codes_iq4_xs(const struct iq4_xs *s, int j) { return looked_up(iq4_codes, nibbles(s->qs + 16 * j)); }
 INLINE __m128i subs_iq4_xs(const struct iq4_xs *s) {
     uint32_t high = load_u16(s->scales_h);
     int8_t sub[16] = {0};
     for (int j = 0; j < 8; j++)
         sub[j] = (int8_t)(((s->scales_l[j / 2] >> (4 * (j % 2)) & 15) | (high >> 2 * j & 3) << 4) - 32);
-    return load_16(sub);
+    return load16(sub);
 }
 
 /* ---- the same types: 64 columns' codes from 64 i on, unsigned: larger by 4 (Q3_K), 32 (Q6_K) or 128 (IQ4_XS) ---- */
@@ -129,7 +127,7 @@ INLINE vi wide_iq4_xs(const struct iq4_xs *s, int i) {
     const vi four =
         _mm512_setr_epi64(0, 0, 0x0004000400040004, 0x0004000400040004, 0, 0, 0x0004000400040004, 0x0004000400040004);
     vi bytes = _mm512_permutexvar_epi64(order, _mm512_castsi256_si512(load_32(s->qs + 32 * i)));
-    vi table = vi_sub8(vi_repeat128(load_16(iq4_codes)), vi_set8(-128));
+    vi table = vi_sub8(vi_repeat128(load16(iq4_codes)), vi_set8(-128));
     return vi_shuffle8(table, vi_and(_mm512_srlv_epi16(bytes, four), vi_set8(15)));
 }
 

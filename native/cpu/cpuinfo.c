@@ -38,6 +38,7 @@ static const struct {
     {CPU_HAS_AMX_TILE, "amx_tile"},
     {CPU_HAS_AMX_INT8, "amx_int8"},
     {CPU_HAS_AMX_BF16, "amx_bf16"},
+    {CPU_HAS_AVX512_VBMI, "avx512_vbmi"},
 };
 
 static const char *const level_names[CPU_LEVELS] = {"scalar", "avx2", "avx512", "amx"};
@@ -45,7 +46,7 @@ static const char *const level_names[CPU_LEVELS] = {"scalar", "avx2", "avx512", 
 static const uint32_t level_needs[CPU_LEVELS] = {
     [CPU_AVX2] = CPU_HAS_AVX2 | CPU_HAS_FMA | CPU_HAS_F16C,
     [CPU_AVX512] = CPU_HAS_AVX512F | CPU_HAS_AVX512BW | CPU_HAS_AVX512DQ | CPU_HAS_AVX512VL | CPU_HAS_AVX512_VNNI,
-    [CPU_AMX] = CPU_HAS_AVX512_BF16 | CPU_HAS_AMX_TILE | CPU_HAS_AMX_INT8 | CPU_HAS_AMX_BF16,
+    [CPU_AMX] = CPU_HAS_AVX512_VBMI | CPU_HAS_AVX512_BF16 | CPU_HAS_AMX_TILE | CPU_HAS_AMX_INT8 | CPU_HAS_AMX_BF16,
 };
 
 #if defined(__x86_64__)
@@ -94,7 +95,7 @@ uint32_t cpu_features(const struct cpu_answers *w) {
         {zmm, w->leaf7_ebx, 17, CPU_HAS_AVX512DQ},    {zmm, w->leaf7_ebx, 31, CPU_HAS_AVX512VL},
         {zmm, w->leaf7_ecx, 11, CPU_HAS_AVX512_VNNI}, {zmm, w->leaf7_1_eax, 5, CPU_HAS_AVX512_BF16},
         {tiles, w->leaf7_edx, 24, CPU_HAS_AMX_TILE},  {tiles, w->leaf7_edx, 25, CPU_HAS_AMX_INT8},
-        {tiles, w->leaf7_edx, 22, CPU_HAS_AMX_BF16},
+        {tiles, w->leaf7_edx, 22, CPU_HAS_AMX_BF16},  {zmm, w->leaf7_ecx, 1, CPU_HAS_AVX512_VBMI},
     };
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         if (tests[i].saved && (tests[i].word >> tests[i].bit & 1)) found |= tests[i].feature;

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* The levels, each with all that is below it. avx2 is AVX2 + FMA + F16C; avx512 is F + BW + DQ + VL + VNNI; amx is
- * AMX tiles with int8 and bf16 products. A machine that lacks any part of a level has the level below. */
+ * AMX tiles with int8 and bf16 products, BF16 and VBMI. A machine that lacks any part of a level has the level below. */
 enum cpu_level { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_AMX, CPU_LEVELS };
 
 enum cpu_feature {
@@ -22,7 +22,8 @@ enum cpu_feature {
     CPU_HAS_AVX512_BF16 = 1 << 9,
     CPU_HAS_AMX_TILE = 1 << 10,
     CPU_HAS_AMX_INT8 = 1 << 11,
-    CPU_HAS_AMX_BF16 = 1 << 12
+    CPU_HAS_AMX_BF16 = 1 << 12,
+    CPU_HAS_AVX512_VBMI = 1 << 13
 };
 
 struct cpu_answers {

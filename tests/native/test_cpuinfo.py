@@ -17,12 +17,12 @@ from tests.conftest import LEVELS, ROOT
 FEATURES = {
     "fma": (0, 12), "f16c": (0, 29), "avx2": (1, 5), "avx512f": (1, 16), "avx512dq": (1, 17), "avx512bw": (1, 30),
     "avx512vl": (1, 31), "vnni": (2, 11), "amx_bf16": (3, 22), "amx_tile": (3, 24), "amx_int8": (3, 25),
-    "avx512_bf16": (4, 5),
+    "avx512_bf16": (4, 5), "avx512_vbmi": (2, 1),
 }  # fmt: skip
 YMM, ZMM, TILES = 0x6, 0xE0, 0x60000
 AVX2 = ["fma", "f16c", "avx2"]
 AVX512 = [*AVX2, "avx512f", "avx512dq", "avx512bw", "avx512vl", "vnni"]
-AMX = [*AVX512, "avx512_bf16", "amx_bf16", "amx_tile", "amx_int8"]
+AMX = [*AVX512, "avx512_vbmi", "avx512_bf16", "amx_bf16", "amx_tile", "amx_int8"]
 
 
 @pytest.fixture(scope="module")

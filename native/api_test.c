@@ -31,6 +31,8 @@ static void lay_out(struct activations *a, void **scratch, const struct kernels 
     a->supers.q = arena_take(from, n * (cols + 63), 1);
     a->supers.scale = arena_take(from, n * (cols / 256), sizeof(float));
     a->supers.sums = arena_take(from, n * (cols / 256) * SUPER_SUMS, sizeof(int16_t));
+    a->fours.q = arena_take(from, n * (cols + 63), 1);
+    a->fours.sums = arena_take(from, n * (cols / 256) * SUPER_SUMS, sizeof(int16_t));
     *scratch = arena_take(from, 1, (uint64_t)k->scratch(a->k, a->n));
 }
 
@@ -48,8 +50,12 @@ int ll_test_matmul(const char *level, int32_t type, const void *w, int32_t rows,
     if (!real.base) return fail(LL_ENOMEM, "no memory for %d x %d activations", n, cols);
     lay_out(&a, &scratch, k, &real);
     uint32_t env = float_env_enter();
-    for (int32_t t = 0; form_of(type) != FORM_FLOAT && t < n; t++)
-        (is_super(form_of(type)) ? k->quantize_supers : k->quantize_blocks)(&a, t, x + (int64_t)t * cols);
+    for (int32_t t = 0; form_of(type) != FORM_FLOAT && t < n; t++) {
+        if (is_super(form_of(type)))
+            k->quantize_supers(&a, t, 0, cols / 256, x + (int64_t)t * cols);
+        else
+            k->quantize_blocks(&a, t, 0, cols / 32, x + (int64_t)t * cols);
+    }
     const struct type *t = type_of(type);
     k->matmul[type](w, cols / t->block * (int64_t)t->bytes, rows, &a, out, rows, scratch);
     float_env_leave(env);

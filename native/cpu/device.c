@@ -32,7 +32,9 @@ static void lay_out(struct cpu *c, const struct model *m, struct arena *a) {
     c->supers.q = arena_take(a, padded * wide, 1);
     c->supers.scale = arena_take(a, padded * (wide / 256), f);
     c->supers.sums = arena_take(a, padded * (wide / 256) * SUPER_SUMS, sizeof(int16_t));
-    if (c->kernels->prompts) {
+    if (c->kernels->prompts) { /* level amx */
+        c->fours.q = arena_take(a, padded * wide, 1);
+        c->fours.sums = arena_take(a, padded * (wide / 256) * SUPER_SUMS, sizeof(int16_t));
         c->prompt.high = arena_take(a, padded * (wide + 32), sizeof(uint16_t));
         c->prompt.low = arena_take(a, padded * (wide + 32), sizeof(uint16_t));
     }

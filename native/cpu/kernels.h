@@ -24,7 +24,8 @@
 
 enum {
     GROUP = 16,      /* tokens whose codes lie together, so that a tile of them is one piece of memory */
-    SUPER_SUMS = 24, /* of 256 columns: sixteen sums of 16 and then eight of 32 */
+    SPLIT_SUMS = 24, /* of 256 columns: sixteen sums of 16, then eight of 32, */
+    SUPER_SUMS = 40, /* and those eight again, each as a pair of bf16 that adds up to it */
 };
 
 /* int8 activations under one scale per `width` columns. Tokens lie in groups of `rows`, the last group padded; within
@@ -43,6 +44,7 @@ struct activations {
     const float *x;       /* (n, ld) */
     struct quants blocks; /* of 32 columns */
     struct quants supers; /* of 256 columns */
+    struct quants fours;  /* those once more, as tiles take them, at level amx: kernels_amx.c; no scales */
 };
 
 /* Tokens of prompts as bf16, for a level that multiplies them in tiles: n of k columns, filled up with zeros to whole
@@ -85,8 +87,10 @@ extern const struct prompt_kernels prompt_kernels_amx;
 struct kernels {
     const char *name;
     int64_t (*scratch)(int32_t k, int32_t n); /* bytes a matmul may need for k columns and n tokens */
-    void (*quantize_blocks)(const struct activations *a, int32_t token, const float *x); /* x: (k), to a->blocks */
-    void (*quantize_supers)(const struct activations *a, int32_t token, const float *x); /* to a->supers */
+    /* Blocks [first, first + count) of x (k) to a->blocks. A group's tokens come one after the other. */
+    void (*quantize_blocks)(const struct activations *a, int32_t token, int32_t first, int32_t count, const float *x);
+    /* Likewise, of 256 columns, to a->supers. */
+    void (*quantize_supers)(const struct activations *a, int32_t token, int32_t first, int32_t count, const float *x);
     matmul_fn *matmul[LL_TYPE_LIMIT]; /* NULL where a type is unknown */
     const struct prompt_kernels *prompts; /* or NULL: tokens of prompts are multiplied like all others */
     const struct row_kernels *row;    /* float operations on rows: row_kernels.h */

@@ -1,5 +1,6 @@
-/* Level amx, generated tokens: few at a time go the ways of level avx512, more of them through tiles of int8. Sums are
- * exact integers and are scaled and added in the order that kernels.h binds, so the bits are every other level's.
+/* Level amx, generated tokens: few at a time go the ways of level avx512, more of them through tiles of int8; Q4_K has a
+ * way of its own (q4_k_amx.h). Sums are exact integers and are scaled and added in the order that kernels.h binds, so
+ * the bits are every other level's.
  *
  * Sixteen rows of weights at a time are unpacked, COLUMNS of them, into the first-level cache and multiplied with all
  * tokens. Types with a scale per 32 columns are signed bytes, one tile product for each block. Types with a scale per
@@ -12,6 +13,7 @@
 #include <stdbool.h>
 
 #include "one_token.h"
+#include "q4_k_amx.h"
 #include "row_codes.h"
 #include "tiles.h"
 #include "vnni.h"
@@ -67,8 +69,8 @@ struct tile_work {
 
 static int64_t tile_scratch(int32_t k, int32_t n) {
     int64_t tiles = (int64_t)sizeof(struct tile_work) + padded_tokens(n) / GROUP * (int64_t)sizeof(tile_sums);
-    int64_t lanes = scratch(k, n < FEW ? n : FEW);
-    return tiles > lanes ? tiles : lanes;
+    int64_t lanes = scratch(k, n < FEW ? n : FEW), codes = code_scratch(n), most = tiles > lanes ? tiles : lanes;
+    return most > codes ? most : codes;
 }
 
 /* ---- activations ---- */
@@ -79,12 +81,14 @@ static void put(const uint8_t *from, int count, int32_t rows, int32_t token, uin
     for (int i = 0; i < count; i++) memcpy(to + ((int64_t)i * rows + token) * 4, from + 4 * i, 4);
 }
 
-static void quantize_blocks_by_fours(const struct activations *a, int32_t token, const float *x) {
+static void quantize_blocks_by_fours(const struct activations *a, int32_t token, int32_t first, int32_t count,
+                                     const float *x) {
     if (a->n <= FEW) {
-        quantize_blocks(a, token, x);
+        quantize_blocks(a, token, first, count, x);
         return;
     }
-    for (int32_t b = 0; b < a->k / 32; b++, x += 32) {
+    x += 32 * first;
+    for (int32_t b = first; b < first + count; b++, x += 32) {
         int64_t at = scale_at(a, 32, token, b);
         int16_t sums[2];
         _Alignas(32) int8_t q[32];
@@ -95,24 +99,40 @@ static void quantize_blocks_by_fours(const struct activations *a, int32_t token,
     }
 }
 
-static void quantize_supers_by_fours(const struct activations *a, int32_t token, const float *x) {
-    if (a->n <= FEW) {
-        quantize_supers(a, token, x);
-        return;
+/* A sum of 32 q as a multiple of 32 and a rest, both exact as bf16. */
+static void split_sum(int16_t sum, int16_t out[2]) {
+    int rest = ((sum + 16) & 31) - 16;
+    float parts[2] = {(float)(sum - rest), (float)rest};
+    for (int i = 0; i < 2; i++) {
+        uint32_t bits;
+        memcpy(&bits, &parts[i], sizeof bits);
+        out[i] = (int16_t)(bits >> 16);
     }
-    for (int32_t b = 0; b < a->k / 256; b++, x += 256) {
-        int32_t first = token / GROUP * GROUP;
-        float inverse = block_scale(largest(256, x), &a->supers.scale[scale_at(a, 256, token, b)]);
-        int16_t sums[SUPER_SUMS];
-        for (int i = 0; i < 8; i++) {
-            _Alignas(32) int8_t q[32];
-            quantize_32(x + 32 * i, inverse, q, sums + 2 * i);
-            sums[16 + i] = (int16_t)(sums[2 * i] + sums[2 * i + 1]);
-            int8_t *group = a->supers.q + q_at(a, first, 4 * b + i / 2) + (int64_t)(i % 2) * 32 * a->rows;
-            put((const uint8_t *)q, 8, a->rows, token % GROUP, (uint8_t *)group);
-        }
-        int16_t *group = a->supers.sums + scale_at(a, 256, first, b) * SUPER_SUMS;
-        put((const uint8_t *)sums, SUPER_SUMS / 2, a->rows, token % GROUP, (uint8_t *)group);
+}
+
+/* 64 columns of a group's tokens: four of every token follow each other. */
+static void arrange(const int8_t *q, int32_t rows, int8_t *to) {
+    __mmask16 mask = (__mmask16)((1u << rows) - 1);
+    vi r[SIDE];
+    UNROLL for (int t = 0; t < SIDE; t++) r[t] = _mm512_loadu_si512(q + (t < rows ? t : 0) * 64);
+    transpose(r);
+    UNROLL for (int i = 0; i < SIDE; i++) _mm512_mask_storeu_epi32(to + 4 * i * rows, mask, r[i]);
+}
+
+static void quantize_supers_twice(const struct activations *a, int32_t token, int32_t first, int32_t count,
+                                  const float *x) {
+    int32_t group = token / GROUP * GROUP, at = token - group;
+    bool last = at == GROUP - 1 || token == a->n - 1; /* the others have come before */
+    quantize_supers(a, token, first, count, x);
+    if (a->n <= FEW_CODES) return;
+    for (int32_t b = first; b < first + count; b++) {
+        int16_t *sums = a->supers.sums + scale_at(a, 256, token, b) * SUPER_SUMS;
+        for (int i = 0; i < 8; i++) split_sum(sums[16 + i], sums + SPLIT_SUMS + 2 * i);
+        if (a->n <= FEW) continue;
+        int16_t *to = a->fours.sums + scale_at(a, 256, group, b) * SUPER_SUMS;
+        put((const uint8_t *)sums, SPLIT_SUMS / 2, a->rows, at, (uint8_t *)to);
+        for (int i = 4 * b; last && i < 4 * b + 4; i++)
+            arrange(a->supers.q + q_at(a, group, i), a->rows, a->fours.q + q_at(a, group, i));
     }
 }
 
@@ -145,56 +165,59 @@ BLOCKS_OF(Q8_0, q8_0, false, codes_q8_0, half(s->d), 0)
 BLOCKS_OF(IQ4_NL, iq4_nl, false, codes_iq4_nl, half(s->d), 0)
 BLOCKS_OF(MXFP4, mxfp4, false, codes_mxfp4, e8m0_half(s->e), 0)
 
-/* Unsigned codes of 64 columns, less the offset, times their sub-scales, as bytes of two planes. index: which of the
- * sixteen words of `subs` belongs to each two columns. */
-INLINE void fold(vi codes, vi subs, vi index, int offset, void *low, void *high) {
-    const vi even = vi_set32(0x00ff00ff);
-    vi sub = _mm512_permutexvar_epi16(index, subs), first = vi_and(sub, even);
-    vi w0 = _mm512_maddubs_epi16(codes, first), w1 = _mm512_maddubs_epi16(codes, _mm512_slli_epi16(first, 8));
+/* Unsigned codes of 64 columns, less the offset, times their sub-scales, as bytes of two planes. subs: sixteen signed
+ * bytes, four times; even and odd: which of them belongs to each two columns, and where among the two. */
+INLINE void fold(vi codes, vi subs, vi even, vi odd, int offset, void *low, void *high) {
+    const vi lower = vi_set32(0x00ff00ff);
+    vi first = vi_shuffle8(subs, even);
+    vi w0 = _mm512_maddubs_epi16(codes, first), w1 = _mm512_maddubs_epi16(codes, vi_shuffle8(subs, odd));
     if (offset) {
-        vi minus = vi_mul16(sub, vi_set16(offset));
+        vi minus = _mm512_maddubs_epi16(vi_set8(offset), first);
         w0 = _mm512_sub_epi16(w0, minus);
         w1 = _mm512_sub_epi16(w1, minus);
     }
-    vi_store(low, vi_or(vi_and(w0, even), _mm512_slli_epi16(w1, 8)));
-    vi_store(high, vi_or(_mm512_srli_epi16(w0, 8), _mm512_andnot_si512(even, w1)));
+    vi_store(low, vi_or(vi_and(w0, lower), _mm512_slli_epi16(w1, 8)));
+    vi_store(high, vi_or(_mm512_srli_epi16(w0, 8), _mm512_andnot_si512(lower, w1)));
 }
 
-/* Words 4 i to 4 i + 3 over a quarter each, or words 2 i and 2 i + 1 over a half each. */
-INLINE vi index_of(bool halves, int i) {
-    vi lane = _mm512_setr_epi64(0, 0, 0x0001000100010001, 0x0001000100010001, 0x0002000200020002, 0x0002000200020002,
-                                0x0003000300030003, 0x0003000300030003);
+/* Bytes 4 i to 4 i + 3 over a quarter each, or bytes 2 i and 2 i + 1 over a half each, in the even bytes or in the odd
+ * ones; the others are 0. */
+INLINE vi index_of(bool halves, int i, bool odd) {
+    vi quarters = _mm512_setr_epi64(0, 0, 0x0001000100010001, 0x0001000100010001, 0x0002000200020002,
+                                    0x0002000200020002, 0x0003000300030003, 0x0003000300030003);
     vi half = _mm512_inserti64x4(vi_set32(0), _mm256_set1_epi16(1), 1);
-    return _mm512_add_epi16(halves ? lane : half, vi_set16(halves ? 4 * i : 2 * i));
+    vi byte = _mm512_add_epi16(halves ? quarters : half, vi_set16(halves ? 4 * i : 2 * i));
+    return odd ? vi_or(_mm512_slli_epi16(byte, 8), vi_set16(0x80)) : vi_or(byte, vi_set16(0x8000));
 }
 
-/* `scales` gives sixteen signed bytes: sub-scales, and behind eight of them may be minima. */
-#define SUPERS_OF(type, block, halves, offset, codes_of, integers, put_minima)                                 \
-    static void unpack_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count,         \
-                              struct weights *out, struct scales *scales) {                                    \
-        for (int r = 0; r < rows; r++, w += row_bytes) {                                                       \
-            const struct block *s = (const struct block *)w + first / 8;                                       \
-            fetch_ahead((const uint8_t *)s, row_bytes, count / 8 * (int64_t)sizeof *s);                        \
-            for (int b = 0; b < count / 8; b++, s++) {                                                         \
-                __m256i words = _mm256_cvtepi8_epi16(integers);                                                \
-                vi subs = _mm512_castsi256_si512(words);                                                       \
-                scales->d[b][r] = half(s->d);                                                                  \
-                put_minima;                                                                                    \
-                UNROLL for (int i = 0; i < STEPS; i++) fold(codes_of(s, i), subs, index_of(halves, i), offset, \
-                                                            out->planes[b][0][i][r], out->planes[b][1][i][r]); \
-            }                                                                                                  \
-        }                                                                                                      \
+/* `integers` gives sixteen signed bytes: sub-scales, and behind eight of them may be minima. */
+#define SUPERS_OF(type, block, halves, offset, codes_of, integers, put_minima)                                \
+    static void unpack_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count,        \
+                              struct weights *out, struct scales *scales) {                                   \
+        for (int r = 0; r < rows; r++, w += row_bytes) {                                                      \
+            const struct block *s = (const struct block *)w + first / 8;                                      \
+            for (int b = 0; b < count / 8; b++, s++) {                                                        \
+                __m128i bytes = integers;                                                                     \
+                vi subs = vi_repeat128(bytes);                                                                \
+                scales->d[b][r] = half(s->d);                                                                 \
+                put_minima;                                                                                   \
+                UNROLL for (int i = 0; i < STEPS; i++) {                                                      \
+                    fetch_ahead((const uint8_t *)s + i * sizeof *s / STEPS, row_bytes, 1);                    \
+                    fold(codes_of(s, i), subs, index_of(halves, i, false), index_of(halves, i, true), offset, \
+                         out->planes[b][0][i][r], out->planes[b][1][i][r]);                                   \
+                }                                                                                             \
+            }                                                                                                 \
+        }                                                                                                     \
     }
 #define NO_MINIMA (void)0
 #define EIGHT_MINIMA                  \
     scales->m[b][r] = -half(s->dmin); \
-    _mm_storeu_si128((__m128i *)scales->minima[b][r], _mm256_extracti128_si256(words, 1))
+    _mm_storeu_si128((__m128i *)scales->minima[b][r], _mm_cvtepi8_epi16(_mm_srli_si128(bytes, 8)))
 #define SIXTEEN_MINIMA                \
     scales->m[b][r] = -half(s->dmin); \
     _mm256_storeu_si256((__m256i *)scales->minima[b][r], _mm256_cvtepi8_epi16(minima_q2_k(s)))
 SUPERS_OF(Q2_K, q2_k, true, 0, wide_q2_k, subs_q2_k(s), SIXTEEN_MINIMA)
 SUPERS_OF(Q3_K, q3_k, true, 4, wide_q3_k, subs_q3_k(s), NO_MINIMA)
-SUPERS_OF(Q4_K, q4_k, false, 0, wide_q4_k, scales_and_minima(s->scales), EIGHT_MINIMA)
 SUPERS_OF(Q5_K, q5_k, false, 0, wide_q5_k, scales_and_minima(s->scales), EIGHT_MINIMA)
 SUPERS_OF(Q6_K, q6_k, true, 32, wide_q6_k, load16(s->scales), NO_MINIMA)
 SUPERS_OF(IQ4_XS, iq4_xs, false, 128, wide_iq4_xs, subs_iq4_xs(s), NO_MINIMA)
@@ -368,9 +391,9 @@ INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, stru
 
 static struct part super_part(const struct activations *a, int32_t token, int32_t super, struct tile_work *work) {
     int64_t at = scale_at(a, 256, token, super);
-    return (struct part){.q = a->supers.q + q_at(a, token, super * STEPS),
+    return (struct part){.q = a->fours.q + q_at(a, token, super * STEPS),
                          .scale = a->supers.scale + at,
-                         .sums = a->supers.sums + at * SUPER_SUMS,
+                         .sums = a->fours.sums + at * SUPER_SUMS,
                          .rows = a->rows,
                          .acc = work->acc[token / GROUP]};
 }
@@ -414,6 +437,10 @@ static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_b
                          const struct activations *a, float *out, int64_t ld_out, void *scratch) {
     struct tile_work *work = scratch;
     int32_t blocks = a->k / 32, groups = (a->n + GROUP - 1) / GROUP;
+    if (!f->unpack && a->n > FEW_CODES) {
+        matmul_codes(w, row_bytes, rows, a, out, ld_out, scratch);
+        return;
+    }
     if (a->n <= FEW) {
         matmul_lanes(f, w, row_bytes, rows, a, out, ld_out, scratch);
         return;
@@ -439,13 +466,14 @@ static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_b
 #define MATMUL matmul_tiles
 #define ONE(type) one_##type
 #define UNPACK(type) unpack_##type
+#define unpack_Q4_K NULL /* it goes a way of its own: q4_k_amx.h */
 #include "product_table.h"
 
 static const struct kernels table = {
     .name = "amx",
     .scratch = tile_scratch,
     .quantize_blocks = quantize_blocks_by_fours,
-    .quantize_supers = quantize_supers_by_fours,
+    .quantize_supers = quantize_supers_twice,
     .prompts = &prompt_kernels_amx,
     .row = &row_kernels_avx512,
     .matmul = PRODUCTS,

@@ -40,18 +40,20 @@ static int quantize_16(const float *x, float inverse, int8_t *q) {
     return sum;
 }
 
-static void quantize_blocks(const struct activations *a, int32_t token, const float *x) {
-    for (int32_t b = 0; b < a->k / 32; b++, x += 32) {
+static void quantize_blocks(const struct activations *a, int32_t token, int32_t first, int32_t count, const float *x) {
+    x += 32 * first;
+    for (int32_t b = first; b < first + count; b++, x += 32) {
         int8_t *q = a->blocks.q + q_at(a, token, b / 2) + 32 * (b % 2);
         int64_t at = scale_at(a, 32, token, b);
         float inverse = block_scale(32, x, &a->blocks.scale[at]);
-        int first = quantize_16(x, inverse, q), second = quantize_16(x + 16, inverse, q + 16);
-        a->blocks.sums[at] = (int16_t)(first + second);
+        int low = quantize_16(x, inverse, q), high = quantize_16(x + 16, inverse, q + 16);
+        a->blocks.sums[at] = (int16_t)(low + high);
     }
 }
 
-static void quantize_supers(const struct activations *a, int32_t token, const float *x) {
-    for (int32_t b = 0; b < a->k / 256; b++, x += 256) {
+static void quantize_supers(const struct activations *a, int32_t token, int32_t first, int32_t count, const float *x) {
+    x += 256 * first;
+    for (int32_t b = first; b < first + count; b++, x += 256) {
         int64_t at = scale_at(a, 256, token, b);
         int16_t *sums = a->supers.sums + at * SUPER_SUMS;
         float inverse = block_scale(256, x, &a->supers.scale[at]);

@@ -9,7 +9,7 @@
 #include "cpu.h"
 #include "quant/formats.h"
 
-enum { TILE_FLOATS = 1 << 17, MAX_ROWS_PER_ITEM = 256, ROW_GROUP = 16 };
+enum { TILE_FLOATS = 1 << 17, MAX_ROWS_PER_ITEM = 256, ROW_GROUP = 16, VALUES_PER_ITEM = 1 << 13 };
 
 /* What products ask of their input: columns that share a scale, or, of prompts, the low part too. */
 enum asked { BLOCKS = 1, SUPERS = 2, LOW = 4 };
@@ -42,6 +42,7 @@ struct input {
     float eps;
     unsigned asked;             /* enum asked */
     int32_t k;
+    int32_t parts;              /* in which columns of a group of generated tokens are shared out */
     struct tokens out;
 };
 
@@ -52,6 +53,8 @@ int64_t tile_floats(int32_t max_tokens) {
 
 /* ---- inputs ---- */
 
+static int32_t groups_of(int32_t n) { return (n + GROUP - 1) / GROUP; }
+
 /* Normed, if the input is to be. */
 static const float *input_row(const struct input *in, int32_t t) {
     const float *x = in->x + (int64_t)t * in->k;
@@ -61,23 +64,41 @@ static const float *input_row(const struct input *in, int32_t t) {
     return normed;
 }
 
-/* Items are generated tokens and then groups of prompt tokens. */
-static void prepare_item(void *arg, int32_t item, int32_t worker) {
-    struct input *in = arg;
+static void norm_item(void *arg, int32_t token, int32_t worker) {
+    (void)worker;
+    input_row(arg, token);
+}
+
+/* A group's tokens, some of their columns: tokens of a group share cache lines, so no two workers write them. */
+static void quantize_part(const struct input *in, int32_t group, int32_t part) {
     const struct kernels *kernels = in->cpu->kernels;
     const struct activations *a = &in->out.generated;
+    int32_t end = (group + 1) * GROUP < a->n ? (group + 1) * GROUP : a->n;
+    int32_t blocks = in->k / 32, supers = (blocks + 7) / 8;
+    int32_t first = (int32_t)((int64_t)supers * part / in->parts),
+            stop = (int32_t)((int64_t)supers * (part + 1) / in->parts);
+    int32_t last = 8 * stop < blocks ? 8 * stop : blocks;
+    for (int32_t t = group * GROUP; t < end; t++) {
+        const float *x = a->x + t * a->ld;
+        if (in->asked & BLOCKS) kernels->quantize_blocks(a, t, 8 * first, last - 8 * first, x);
+        if (in->asked & SUPERS) kernels->quantize_supers(a, t, first, stop - first, x);
+    }
+}
+
+/* Items are parts of groups of generated tokens and then groups of prompt tokens. */
+static void prepare_item(void *arg, int32_t item, int32_t worker) {
+    struct input *in = arg;
+    const struct activations *a = &in->out.generated;
+    const struct prompt *p = &in->out.prompt;
+    int32_t parts = groups_of(a->n) * in->parts, from = (item - parts) * GROUP;
     (void)worker;
-    if (item < a->n) {
-        const float *x = input_row(in, item);
-        if (in->asked & BLOCKS) kernels->quantize_blocks(a, item, x);
-        if (in->asked & SUPERS) kernels->quantize_supers(a, item, x);
+    if (item < parts) {
+        quantize_part(in, item / in->parts, item % in->parts);
         return;
     }
-    const struct prompt *p = &in->out.prompt;
-    int32_t group = item - a->n, from = group * GROUP, end = from + GROUP < p->n ? from + GROUP : p->n;
     const float *x = input_row(in, a->n + from);
-    for (int32_t t = from + 1; t < end; t++) input_row(in, a->n + t);
-    kernels->prompts->pack(p, group, x, in->k);
+    for (int32_t t = from + 1; t < from + GROUP && t < p->n; t++) input_row(in, a->n + t);
+    in->cpu->kernels->prompts->pack(p, item - parts, x, in->k);
 }
 
 static unsigned asked_by(const struct linear *const *w, int32_t count) {
@@ -101,10 +122,13 @@ static void prepare(struct input *in, const struct step *s) {
                                              .ld = in->k,
                                              .x = in->norm ? c->normed : in->x,
                                              .blocks = c->blocks,
-                                             .supers = c->supers};
+                                             .supers = c->supers,
+                                             .fours = c->fours};
     in->out.prompt = (struct prompt){n - generated, in->k, c->prompt.high, in->asked & LOW ? c->prompt.low : NULL};
-    int32_t groups = (n - generated + GROUP - 1) / GROUP;
-    team_run(c->team, generated + groups, prepare_item, in);
+    int32_t share = (int32_t)((int64_t)group_rows(generated) * in->k / VALUES_PER_ITEM), most = (in->k + 255) / 256;
+    in->parts = share < 1 ? 1 : share < most ? share : most;
+    if (in->norm) team_run(c->team, generated, norm_item, in);
+    team_run(c->team, groups_of(generated) * in->parts + groups_of(n - generated), prepare_item, in);
 }
 
 /* ---- products ---- */

@@ -52,8 +52,9 @@ INLINE void quantize_32(const float *x, float inverse, int8_t *q, int16_t sums[2
     sums[1] = (int16_t)_mm256_extract_epi16(sum, 8);
 }
 
-static inline void quantize_blocks(const struct activations *a, int32_t token, const float *x) {
-    for (int32_t b = 0; b < a->k / 32; b++, x += 32) {
+static inline void quantize_blocks(const struct activations *a, int32_t token, int32_t first, int32_t count, const float *x) {
+    x += 32 * first;
+    for (int32_t b = first; b < first + count; b++, x += 32) {
         int64_t at = scale_at(a, 32, token, b);
         int16_t sums[2];
         float inverse = block_scale(largest(32, x), &a->blocks.scale[at]);
@@ -62,8 +63,9 @@ static inline void quantize_blocks(const struct activations *a, int32_t token, c
     }
 }
 
-static inline void quantize_supers(const struct activations *a, int32_t token, const float *x) {
-    for (int32_t b = 0; b < a->k / 256; b++, x += 256) {
+static inline void quantize_supers(const struct activations *a, int32_t token, int32_t first, int32_t count, const float *x) {
+    x += 256 * first;
+    for (int32_t b = first; b < first + count; b++, x += 256) {
         int64_t at = scale_at(a, 256, token, b);
         int16_t *sums = a->supers.sums + at * SUPER_SUMS;
         float inverse = block_scale(largest(256, x), &a->supers.scale[at]);

@@ -122,9 +122,6 @@ INLINE vi wide_q3_k(const struct q3_k *s, int i) {
     vi low = vi_and(shifted(twice_32(s->qs + 32 * (i / 2)), 4 * (i % 2), 4 * (i % 2) + 2), vi_set8(3));
     return vi_or(low, where_bits(twice_32(s->hmask), 2 * i, 2 * i + 1, 4));
 }
-INLINE vi wide_q4_k(const struct q4_k *s, int i) {
-    return vi_and(shifted(twice_32(s->qs + 32 * i), 0, 4), vi_set8(15));
-}
 INLINE vi wide_q5_k(const struct q5_k *s, int i) {
     vi low = vi_and(shifted(twice_32(s->qs + 32 * i), 0, 4), vi_set8(15));
     return vi_or(low, where_bits(twice_32(s->qh), 2 * i, 2 * i + 1, 16));

@@ -1,5 +1,5 @@
-/* What the products in tiles share: sixteen rows of weights are a product's first operand, sixteen tokens its second,
- * so that weights are unpacked in the order of their columns and sums come out as rows by tokens. */
+/* What the products in tiles share. Mostly sixteen rows of weights are a product's first operand, sixteen tokens its
+ * second, so that weights are unpacked in the order of their columns and sums come out as rows by tokens. */
 #ifndef TILES_H
 #define TILES_H
 #include "lanes.h"
@@ -12,19 +12,30 @@ enum { SIDE = 16 };
 #define TOKENS_A 6
 #define TOKENS_B 7
 
-/* Registers 0 to 3 take sums of sixteen rows by `tokens`; a product is `bytes` of a row of weights deep.
+struct tile_shape { int32_t rows, bytes; };
+
+/* Registers 0 to 3 take sums, the others operands.
  * Pitfall: GCC 12 thinks that loading a configuration reads only the structure's first bytes. */
-INLINE void enter_tiles(int32_t tokens, int bytes) {
+INLINE void enter_shapes(struct tile_shape sums, struct tile_shape weights, struct tile_shape tokens) {
     struct {
         uint8_t palette, start_row, reserved[14];
         uint16_t row_bytes[16];
         uint8_t rows[16];
-    } config = {.palette = 1, .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
-    int columns = 4 * (tokens < SIDE ? tokens : SIDE);
-    for (int t = 0; t < 8; t++) config.row_bytes[t] = (uint16_t)(t == WEIGHTS_A || t == WEIGHTS_B ? bytes : columns);
-    config.rows[TOKENS_A] = config.rows[TOKENS_B] = (uint8_t)(bytes / 4);
+    } config = {.palette = 1};
+    for (int t = 0; t < 8; t++) {
+        struct tile_shape shape = t < WEIGHTS_A ? sums : t < TOKENS_A ? weights : tokens;
+        config.rows[t] = (uint8_t)shape.rows;
+        config.row_bytes[t] = (uint16_t)shape.bytes;
+    }
     __asm__ volatile("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);
+}
+
+/* Sums of sixteen rows by up to sixteen tokens; a product is `bytes` of a row of weights deep. */
+INLINE void enter_tiles(int32_t tokens, int bytes) {
+    int columns = 4 * (tokens < SIDE ? tokens : SIDE);
+    enter_shapes((struct tile_shape){SIDE, columns}, (struct tile_shape){SIDE, bytes},
+                 (struct tile_shape){bytes / 4, columns});
 }
 
 /* GCC does not know that loading a tile reads memory: what was written must be there by now. */

@@ -75,7 +75,7 @@ INLINE vf numbers(int from) {
 INLINE vf table_of(const int8_t *codes) { return float_codes(load16(codes)); }
 
 #define SMALL_ROWS(type, block, value)                                                                               \
-    static void bf16_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high, \
+    INLINE void bf16_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high, \
                             uint16_t *low) {                                                                         \
         (void)low;                                                                                                   \
         for (int r = 0; r < rows; r++, w += row_bytes, high += BF16_PITCH) {                                         \
@@ -93,7 +93,7 @@ SMALL_ROWS(Q8_0, q8_0, scaled(load16(s->qs), load16(s->qs + 16), halves(s->d), h
 /* Two blocks at a time. The last of an odd number is its own neighbour, and its columns come twice. */
 #define NIBBLE_ROWS(type, block, value)                                                                              \
     INLINE vf values_##type(const struct block *s) { return value; }                                                 \
-    static void bf16_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high, \
+    INLINE void bf16_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high, \
                             uint16_t *low) {                                                                         \
         (void)low;                                                                                                   \
         for (int r = 0; r < rows; r++, w += row_bytes, high += BF16_PITCH) {                                         \
@@ -137,7 +137,7 @@ INLINE void scales_of(__m128i integers, float d, float *out) {
 
 /* `put` stores 64 columns, those from 64 i on. */
 #define SUPER_ROWS(type, block, set_scales, put)                                                                     \
-    static void bf16_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high, \
+    INLINE void bf16_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high, \
                             uint16_t *low) {                                                                         \
         (void)low;                                                                                                   \
         for (int r = 0; r < rows; r++, w += row_bytes, high += BF16_PITCH) {                                         \
@@ -230,7 +230,7 @@ SUPER_ROWS(IQ4_XS, iq4_xs, scales_iq4_xs, put_iq4_xs)
 
 /* ---- floats ---- */
 
-static void bf16_BF16(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high,
+INLINE void bf16_BF16(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high,
                       uint16_t *low) {
     (void)low;
     for (int r = 0; r < rows; r++) memcpy(high + r * BF16_PITCH, w + r * row_bytes + 64 * first, 64 * (size_t)count);
@@ -245,7 +245,7 @@ INLINE void split_bf16(vf first, vf second, void *high, void *low) {
     vi_store(low, pack_bf16(_mm512_sub_ps(first, a), _mm512_sub_ps(second, b)));
 }
 
-static void bf16_F16(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high,
+INLINE void bf16_F16(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, uint16_t *high,
                      uint16_t *low) {
     for (int r = 0; r < rows; r++, high += BF16_PITCH, low += BF16_PITCH) {
         const uint8_t *p = w + r * row_bytes + 64 * first;

@@ -6,9 +6,11 @@
  * Twice as fast as tiles of int8 (kernels_amx.c), whose sums must leave the tiles every 32 or 256 columns to be scaled,
  * and more exact. But one token alone would wait for its weights to be unpacked, hence only prompts come here.
  *
- * The inner loop is the only work that counts: two tiles of rows by two of tokens, so that four tile products come on
- * four tile loads. Around it, weights are unpacked DEPTH columns at a time for ROWS rows, which lie in the second-level
- * cache while all tokens pass; 32 tokens' DEPTH columns lie in the first. Sums wait between depths as tiles in memory.
+ * Up to FEW tokens have their sums with sixteen rows in tile registers from the first column to the last, and the next
+ * columns are unpacked between the products. Of more tokens the inner loop is the only work that counts: two tiles of
+ * rows by two of tokens, so that four tile products come on four tile loads. Around it, weights are unpacked DEPTH
+ * columns at a time for ROWS rows, which lie in the second-level cache while all tokens pass; 32 tokens' DEPTH columns
+ * lie in the first. Sums wait between depths as tiles in memory.
  *
  * A tile product flushes denormals to zero, and rounds like fmaf but in its own order: of 32 columns the even ones in
  * a chain of fused multiply-adds, the odd ones in another, whose sum is added (Intel, TDPBF16PS). */
@@ -19,11 +21,30 @@
 
 _Static_assert(SIDE == (int)GROUP, "a group of tokens is a tile's");
 enum { DEPTH = BF16_COLUMNS, PITCH = BF16_PITCH, ROWS = 256, STEP = 32, STEPS = DEPTH / STEP };
+enum { FEW = 64, FETCH_ROWS = 32 };
 
 struct prompt_work {
     _Alignas(64) uint16_t weights[2][ROWS][PITCH];
     _Alignas(64) float sums[][SIDE][SIDE]; /* rows by tokens: sums_at() */
 };
+
+/* What is multiplied with what: parts of the weights with parts of the tokens. */
+struct terms {
+    int count;
+    int weight[3], token[3];
+};
+static const struct terms one = {1, {0}, {0}}, two = {2, {0, 0}, {0, 1}}, three = {3, {0, 0, 1}, {0, 1, 0}};
+
+struct product {
+    int32_t type, rows;
+    const uint8_t *w;
+    int64_t row_bytes;
+    const struct prompt *tokens;
+    float *out; /* (n, ld_out) */
+    int64_t ld_out;
+};
+
+static int32_t groups_of(int32_t n) { return (n + SIDE - 1) / SIDE; }
 
 /* Where the sums of a tile of rows and a group of tokens lie: in fours, as block() takes them, one after the other. */
 static int64_t sums_at(int32_t groups, int32_t tile, int32_t group) {
@@ -31,7 +52,7 @@ static int64_t sums_at(int32_t groups, int32_t tile, int32_t group) {
 }
 
 static int64_t scratch_bytes(int32_t n) {
-    return (int64_t)sizeof(struct prompt_work) + sums_at(padded_tokens(n) / SIDE, ROWS / SIDE, 0) * SIDE * SIDE * 4;
+    return (int64_t)sizeof(struct prompt_work) + sums_at(groups_of(n), ROWS / SIDE, 0) * SIDE * SIDE * 4;
 }
 
 /* ---- activations ---- */
@@ -40,7 +61,7 @@ static int64_t scratch_bytes(int32_t n) {
 static int64_t tile_at(const struct prompt *p, int32_t group, int32_t step) {
     int32_t steps = prompt_steps(p->k), first = step / STEPS * STEPS,
             here = steps - first < STEPS ? steps - first : STEPS;
-    return ((int64_t)first * (padded_tokens(p->n) / SIDE) + (int64_t)group * here + (step - first)) * SIDE * STEP;
+    return ((int64_t)first * groups_of(p->n) + (int64_t)group * here + (step - first)) * SIDE * STEP;
 }
 
 /* 32 columns of a token; those past the end are 0. */
@@ -71,13 +92,151 @@ static void pack(const struct prompt *p, int32_t group, const float *x, int64_t 
     }
 }
 
-/* ---- products ---- */
+/* ---- weights ---- */
 
-/* What is multiplied with what: parts of the weights with parts of the tokens. */
-struct terms {
-    int count;
-    int weight[3], token[3];
+/* Where columns [first, first + steps) of some rows, in steps, are unpacked to. */
+struct piece {
+    int32_t first, steps;
+    uint16_t *high, *low;
 };
+
+/* Columns of floats, which have several terms, need not be a multiple of 32: the last ones are filled up with zeros. */
+INLINE void unpack(bf16_rows_fn *put, const struct terms *terms, const struct product *p, const uint8_t *w, int rows,
+                   const struct piece *to) {
+    int left = p->tokens->k - to->first * STEP, whole = left < to->steps * STEP ? left / STEP : to->steps;
+    put(w, p->row_bytes, rows, to->first, whole, to->high, to->low);
+    for (int r = 0; terms->count > 1 && whole < to->steps && r < rows; r++) {
+        uint16_t last[STEP] = {0};
+        int at = r * PITCH + whole * STEP;
+        memcpy(last, w + r * p->row_bytes + 64 * (int64_t)(to->first + whole), sizeof *last * (size_t)(left % STEP));
+        put((const uint8_t *)last, 0, 1, 0, 1, to->high + at, to->low + at);
+    }
+}
+
+/* ---- few tokens ---- */
+
+/* Up to DEPTH columns of up to sixteen rows, of which some are still to be unpacked. */
+struct chunk {
+    struct piece to;
+    int32_t rows;       /* left to unpack */
+    const uint8_t *row; /* the next one */
+    int64_t from, bytes; /* of a row */
+};
+
+/* The i-th chunk: all columns of sixteen rows, then those of the next; behind the last one it has no rows. */
+static struct chunk chunk_of(const struct product *p, int64_t i, struct prompt_work *work) {
+    int32_t steps = prompt_steps(p->tokens->k), chunks = (steps + STEPS - 1) / STEPS, side = (int32_t)(i % 2) * SIDE;
+    int32_t row = (int32_t)(i / chunks) * SIDE, first = (int32_t)(i % chunks) * STEPS, left = p->rows - row;
+    int32_t here = steps - first < STEPS ? steps - first : STEPS;
+    return (struct chunk){.to = {first, here, work->weights[0][side], work->weights[1][side]},
+                          .rows = left < SIDE ? left : SIDE,
+                          .row = p->w + row * p->row_bytes,
+                          .from = p->row_bytes * first / steps,
+                          .bytes = p->row_bytes * here / steps};
+}
+
+/* Unpacks up to `rows` more of a chunk, and fetches the same columns of those that come FETCH_ROWS later. */
+INLINE void unpack_some(bf16_rows_fn *put, const struct terms *terms, const struct product *p, struct chunk *c,
+                        int rows) {
+    if (rows > c->rows) rows = c->rows;
+    if (rows <= 0) return;
+    for (int r = 0; r < rows; r++) {
+        uintptr_t at = (uintptr_t)c->row + (uintptr_t)((r + FETCH_ROWS) * p->row_bytes + c->from);
+        for (int64_t i = 0; i < c->bytes; i += 64) _mm_prefetch((const char *)(at + (uintptr_t)i), _MM_HINT_T1);
+    }
+    unpack(put, terms, p, c->row, rows, &c->to);
+    c->to.high += rows * PITCH;
+    c->to.low += rows * PITCH;
+    c->rows -= rows;
+    c->row += rows * p->row_bytes;
+}
+
+/* 32 columns of sixteen rows and of every group. */
+#define GROUP_STEP(sums, weights, tile)          \
+    if (sums < groups) {                         \
+        _tile_loadd(tile, x + sums * group, 64); \
+        _tile_dpbf16ps(sums, weights, tile);     \
+    }
+#define FEW_STEP(weights)                                                            \
+    for (int i = 0; i < terms->count; i++) {                                         \
+        const uint16_t *x = (terms->token[i] ? t->low : t->high) + at;               \
+        _tile_loadd(weights, (terms->weight[i] ? low : high) + s * STEP, row_bytes); \
+        GROUP_STEP(0, weights, TOKENS_A)                                             \
+        GROUP_STEP(1, weights, TOKENS_B)                                             \
+        GROUP_STEP(2, weights, TOKENS_A)                                             \
+        GROUP_STEP(3, weights, TOKENS_B)                                             \
+    }
+
+/* An unpacked chunk times all tokens, while the next one is unpacked. */
+INLINE void few_chunk(bf16_rows_fn *put, const struct terms *terms, const struct product *p, const struct piece *c,
+                      struct chunk *next) {
+    const struct prompt *t = p->tokens;
+    const uint16_t *high = c->high, *low = c->low;
+    const int64_t row_bytes = sizeof *high * PITCH, group = (int64_t)c->steps * SIDE * STEP;
+    int32_t groups = groups_of(t->n);
+    int64_t at = tile_at(t, 0, c->first);
+    settle();
+    for (int s = 0; s < c->steps; s++, at += SIDE * STEP) {
+        if (s % 2)
+            FEW_STEP(WEIGHTS_B)
+        else
+            FEW_STEP(WEIGHTS_A)
+        unpack_some(put, terms, p, next, s + 1 < c->steps ? SIDE / STEPS : SIDE);
+    }
+}
+
+static void store_few(const struct product *p, int32_t row, struct prompt_work *work) {
+    int32_t n = p->tokens->n;
+    _tile_stored(0, work->sums[0], 64);
+    if (n > SIDE) _tile_stored(1, work->sums[1], 64);
+    if (n > 2 * SIDE) _tile_stored(2, work->sums[2], 64);
+    if (n > 3 * SIDE) _tile_stored(3, work->sums[3], 64);
+    settle();
+    for (int32_t t = 0; t < n; t += SIDE)
+        store_transposed(work->sums[t / SIDE], p->rows - row, n - t, p->out + t * p->ld_out + row, p->ld_out);
+}
+
+INLINE void few(bf16_rows_fn *put, const struct terms *terms, const struct product *p, struct prompt_work *work) {
+    int32_t steps = prompt_steps(p->tokens->k), row = 0;
+    struct chunk c = chunk_of(p, 0, work);
+    struct piece here = c.to;
+    unpack_some(put, terms, p, &c, SIDE);
+    for (int64_t i = 1; row < p->rows; i++) {
+        struct chunk next = chunk_of(p, i, work);
+        struct piece after = next.to;
+        if (here.first == 0) {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+        few_chunk(put, terms, p, &here, &next);
+        if (here.first + here.steps == steps) {
+            store_few(p, row, work);
+            row += SIDE;
+        }
+        here = after;
+    }
+}
+
+/* Each type unpacks inside its own loop: calls would cost a fifth. */
+typedef void few_fn(const struct product *p, struct prompt_work *work);
+#define FEW_OF(type, terms) \
+    static void few_##type(const struct product *p, struct prompt_work *work) { few(bf16_##type, &terms, p, work); }
+#define EACH_TYPE(f)                                                                                         \
+    f(F16, three) f(BF16, two) f(Q4_0, one) f(Q4_1, one) f(Q5_0, one) f(Q5_1, one) f(Q8_0, one) f(Q2_K, one) \
+        f(Q3_K, one) f(Q4_K, one) f(Q5_K, one) f(Q6_K, one) f(IQ4_NL, one) f(IQ4_XS, one) f(MXFP4, one)
+EACH_TYPE(FEW_OF)
+
+static const struct way {
+    few_fn *few;
+    bf16_rows_fn *rows;
+    const struct terms *terms;
+} ways[LL_TYPE_LIMIT] = {
+#define WAY(type, terms) [LL_##type] = {few_##type, bf16_##type, &terms},
+    EACH_TYPE(WAY)};
+
+/* ---- many tokens ---- */
 
 /* What is needed next, fetched into the second-level cache a little at a time: the tokens' next columns, and the pieces
  * of rows of weights that will be unpacked. */
@@ -142,7 +301,7 @@ INLINE void block(int tall, int wide, const struct terms *terms, const uint16_t 
 /* All tokens times the unpacked rows, `tiles` tiles of them. */
 INLINE void blocks(const struct terms *terms, const struct prompt *p, int32_t first, int steps, int tiles,
                    const struct ahead *weights_ahead, struct prompt_work *work) {
-    int32_t groups = padded_tokens(p->n) / SIDE;
+    int32_t groups = groups_of(p->n);
     int64_t group = (int64_t)steps * SIDE * STEP;
     int32_t next = first + steps < prompt_steps(p->k) ? first + steps : 0;
     struct ahead ahead = *weights_ahead;
@@ -170,7 +329,7 @@ INLINE void blocks(const struct terms *terms, const struct prompt *p, int32_t fi
 
 static void store_sums(const struct prompt_work *work, int32_t rows, int32_t n, float *out, int64_t ld_out) {
     int tiles = (rows + SIDE - 1) / SIDE;
-    int32_t groups = padded_tokens(n) / SIDE;
+    int32_t groups = groups_of(n);
     for (int32_t t = 0; t < n; t += SIDE) {
         for (int i = 0; i < tiles; i++) {
             const void *sums = work->sums[sums_at(groups, i, t / SIDE)];
@@ -179,62 +338,52 @@ static void store_sums(const struct prompt_work *work, int32_t rows, int32_t n, 
     }
 }
 
-static bf16_rows_fn *const rows_of[LL_TYPE_LIMIT] = {
-    [LL_F16] = bf16_F16,       [LL_BF16] = bf16_BF16,     [LL_Q4_0] = bf16_Q4_0,   [LL_Q4_1] = bf16_Q4_1,
-    [LL_Q5_0] = bf16_Q5_0,     [LL_Q5_1] = bf16_Q5_1,     [LL_Q8_0] = bf16_Q8_0,   [LL_Q2_K] = bf16_Q2_K,
-    [LL_Q3_K] = bf16_Q3_K,     [LL_Q4_K] = bf16_Q4_K,     [LL_Q5_K] = bf16_Q5_K,   [LL_Q6_K] = bf16_Q6_K,
-    [LL_IQ4_NL] = bf16_IQ4_NL, [LL_IQ4_XS] = bf16_IQ4_XS, [LL_MXFP4] = bf16_MXFP4,
-};
-
-/* Columns of floats need not be a multiple of 32: the last ones are filled up with zeros. */
-static void unpack(int32_t type, const uint8_t *w, int64_t row_bytes, int rows, int32_t k, int32_t first, int count,
-                   struct prompt_work *work) {
-    int left = k - first * STEP, whole = left < count * STEP ? left / STEP : count;
-    rows_of[type](w, row_bytes, rows, first, whole, work->weights[0][0], work->weights[1][0]);
-    for (int r = 0; whole < count && r < rows; r++) {
-        uint16_t last[STEP] = {0};
-        memcpy(last, w + r * row_bytes + 64 * (int64_t)(first + whole), sizeof *last * (size_t)(left % STEP));
-        rows_of[type]((const uint8_t *)last, 0, 1, 0, 1, work->weights[0][r] + whole * STEP,
-                      work->weights[1][r] + whole * STEP);
-    }
-}
-
 /* The same rows' columns from step `next` on, or those after them from their beginning. */
-static struct ahead next_rows(const uint8_t *w, int64_t row_bytes, int32_t here, int32_t left, int next, int steps) {
-    struct ahead a = {.row = w + row_bytes * next / steps, .row_bytes = row_bytes, .rows = here};
+static struct ahead next_rows(const struct product *p, int32_t row, int32_t here, int32_t next) {
+    int32_t steps = prompt_steps(p->tokens->k), left = p->rows - row - here;
+    const uint8_t *w = p->w + row * p->row_bytes;
+    struct ahead a = {.row = w + p->row_bytes * next / steps, .row_bytes = p->row_bytes, .rows = here};
     int last = steps - next < STEPS ? steps - next : STEPS;
     if (next == steps) {
-        a.row = w + here * row_bytes;
+        a.row = w + here * p->row_bytes;
         a.rows = left < ROWS ? left : ROWS;
         last = steps < STEPS ? steps : STEPS;
     }
-    a.bytes = (int)(row_bytes * last / steps);
+    a.bytes = (int)(p->row_bytes * last / steps);
     return a;
 }
 
-static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct prompt *p, float *out,
-                   int64_t ld_out, void *scratch) {
-    static const struct terms one = {1, {0}, {0}}, two = {2, {0, 0}, {0, 1}}, three = {3, {0, 0, 1}, {0, 1, 0}};
-    struct prompt_work *work = scratch;
-    int32_t steps = prompt_steps(p->k);
-    enter_tiles(SIDE, 64);
-    for (int32_t r = 0; r < rows; r += ROWS) {
-        int32_t here = rows - r < ROWS ? rows - r : ROWS, tiles = (here + SIDE - 1) / SIDE;
+static void many(const struct product *p, struct prompt_work *work) {
+    const struct way *way = &ways[p->type];
+    int32_t steps = prompt_steps(p->tokens->k);
+    for (int32_t r = 0; r < p->rows; r += ROWS) {
+        int32_t here = p->rows - r < ROWS ? p->rows - r : ROWS, tiles = (here + SIDE - 1) / SIDE;
         for (int32_t first = 0; first < steps; first += STEPS) {
             int count = steps - first < STEPS ? steps - first : STEPS;
-            struct ahead ahead = next_rows(w + r * row_bytes, row_bytes, here, rows - r - here, first + count, steps);
-            unpack(type, w + r * row_bytes, row_bytes, here, p->k, first, count, work);
+            struct piece to = {first, count, work->weights[0][0], work->weights[1][0]};
+            struct ahead ahead = next_rows(p, r, here, first + count);
+            unpack(way->rows, way->terms, p, p->w + r * p->row_bytes, here, &to);
             settle();
-            if (type == LL_F16)
-                blocks(&three, p, first, count, tiles, &ahead, work);
-            else if (type == LL_BF16)
-                blocks(&two, p, first, count, tiles, &ahead, work);
+            if (way->terms == &one) /* known when this is compiled */
+                blocks(&one, p->tokens, first, count, tiles, &ahead, work);
             else
-                blocks(&one, p, first, count, tiles, &ahead, work);
+                blocks(way->terms, p->tokens, first, count, tiles, &ahead, work);
         }
         settle();
-        store_sums(work, here, p->n, out + r, ld_out);
+        store_sums(work, here, p->tokens->n, p->out + r, p->ld_out);
     }
+}
+
+/* ---- the table ---- */
+
+static void matmul(int32_t type, const uint8_t *w, int64_t row_bytes, int32_t rows, const struct prompt *tokens,
+                   float *out, int64_t ld_out, void *scratch) {
+    struct product p = {type, rows, w, row_bytes, tokens, out, ld_out};
+    enter_tiles(SIDE, 64);
+    if (tokens->n <= FEW)
+        ways[type].few(&p, scratch);
+    else
+        many(&p, scratch);
     _tile_release();
 }
 

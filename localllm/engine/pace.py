@@ -1,7 +1,7 @@
 """How many tokens a step may have, so that nobody whose answer is being written waits long for the next word.
 
-What a step takes beyond a step without prompts is about proportional to the tokens that it has more; both are learnt
-from the steps that were run. Where many answers are written while more are waiting there are hardly any steps without
+What a step takes beyond a step without prompts is a line over the tokens that it has more: a fixed part, as weights are
+read again, and so much for each. Both are learnt from the steps that were run. Where many answers are written while more are waiting there are hardly any steps without
 prompts, so one is made now and then, whose time tells what the prompts of the others add. While answers are written,
 prompts may add `target` seconds to a step. Without an answer being written nobody waits for its next word, so they may
 take PATIENCE times as much.
@@ -23,7 +23,7 @@ class Pace:
         self.target = target
         self.plain: float | None = None  # seconds of a step without prompts
         self.plain_tokens = 0.0  # how many tokens such a step had
-        self.each: float | None = None  # more seconds for a token more
+        self.more: _Line | None = None  # what prompts add to a step
         self.since = SELDOM  # steps since one without prompts
 
     def budget(self, most: int, decoding: int) -> int:
@@ -31,8 +31,8 @@ class Pace:
         if self.target == inf:
             return most
         patience = 1 if decoding else PATIENCE
-        room = patience * FIRST if self.each is None else max(LEAST, int(patience * self.target / self.each))
-        return min(most, decoding + room)
+        room = patience * FIRST if self.more is None else self.more.tokens_in(patience * self.target)
+        return min(most, decoding + max(LEAST, int(room)))
 
     def wants_plain(self, decoding: int) -> bool:
         """Whether the next step should be without prompts, to learn what one takes."""
@@ -50,13 +50,40 @@ class Pace:
             return
         more = tokens - (decoding if self._knows(decoding) else self.plain_tokens)
         if more >= LEAST:
-            self.each = _mix(self.each, max(seconds - (self.plain or 0.0), 0.1 * seconds) / more)
-        elif self.each is None:
-            self.each = seconds / tokens
+            added = max(seconds - (self.plain or 0.0), 0.1 * seconds)
+        elif self.more is None:
+            more, added = tokens, seconds
+        else:
+            return
+        if self.more is None:
+            self.more = _Line(more, added)
+        self.more.learn(more, added)
 
     def _knows(self, decoding: int) -> bool:
         """Whether a step of about so many answers was seen without prompts."""
         return self.plain is not None and 4 * abs(decoding - self.plain_tokens) <= decoding
+
+
+class _Line:
+    """Seconds over tokens, fitted to the last steps: means, variance and covariance, in which old steps fade."""
+
+    def __init__(self, tokens: float, seconds: float) -> None:
+        self.tokens, self.seconds = tokens, seconds
+        self.variance = self.covariance = 0.0
+
+    def learn(self, tokens: float, seconds: float) -> None:
+        more, longer = tokens - self.tokens, seconds - self.seconds
+        self.tokens += _LEARN * more
+        self.seconds += _LEARN * longer
+        self.variance = (1 - _LEARN) * (self.variance + _LEARN * more * more)
+        self.covariance = (1 - _LEARN) * (self.covariance + _LEARN * more * longer)
+
+    def tokens_in(self, seconds: float) -> float:
+        """As many as take so long. A slope that the steps hardly show, or that noise made, is not trusted."""
+        mean = slope = self.seconds / self.tokens
+        if self.variance > (self.tokens / 10) ** 2:
+            slope = min(mean, max(mean / 2, self.covariance / self.variance))
+        return self.tokens + (seconds - self.seconds) / slope
 
 
 def _mix(old: float | None, new: float) -> float:

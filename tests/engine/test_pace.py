@@ -50,6 +50,20 @@ def test_a_crowd_that_leaves_no_step_without_prompts() -> None:
     assert max(seen) <= 0.15 and 0.07 <= seen[-1] <= 0.105
 
 
+def test_prompts_that_cost_something_before_their_first_token() -> None:
+    """Half of a step's time goes into reading weights again; often fewer tokens are waiting than there is room for."""
+    pace, rng, seen = Pace(0.1), random.Random(2), []
+    pace.learn(16, 16, 0.08)
+    for _ in range(120):
+        room = pace.budget(512, 16) - 16
+        tokens = min(room, rng.choice([20, 45, 512, 512]))
+        added = 0.05 + 0.00076 * tokens
+        pace.learn(16 + tokens, 16, 0.08 + added)
+        seen += [added] if tokens == room else []
+    later = seen[10:]
+    assert max(seen) < 0.15 and max(later) < 0.115 and sum(later) / len(later) > 0.092
+
+
 def test_a_crowd_that_has_left() -> None:
     """Steps without prompts were seen with 32 answers only; now there is one, and a prompt."""
     pace = Pace(0.1)

@@ -4,7 +4,7 @@
  * bytes of the blocks asked for.
  *
  * This is what bounds products of few tokens, so it counts instructions: sixteen values of a block are worked out as a
- * table and chosen by the codes' bytes, and products with scales are exact, so that one fma rounds like decode_row(). */
+ * table and chosen by the codes' bytes; products with scales are exact, so that one fma rounds like decode_row(). */
 #ifndef BF16_ROWS_H
 #define BF16_ROWS_H
 #include "row_codes.h"

@@ -1,4 +1,4 @@
-/* Level amx, generated tokens: few at a time go the ways of level avx512, more of them through tiles of int8; Q4_K has a
+/* Level amx, generated tokens: few at a time go the ways of level avx512, more go through tiles of int8; Q4_K has a
  * way of its own (q4_k_amx.h). Sums are exact integers and are scaled and added in the order that kernels.h binds, so
  * the bits are every other level's.
  *

@@ -119,7 +119,8 @@ INLINE void store_codes(int i, int32_t (*to)[SIDE]) {
     }
 }
 
-/* Up to `tokens` of a group: what is behind the last one is 0 (denormals would take their time). Sums are stored two products after their own and added one later. */
+/* Up to `tokens` of a group: what is behind the last one is 0 (denormals would take their time). Sums are stored two
+ * products after their own and added one later. */
 INLINE void code_core(int tokens, const struct code_panel *p, const struct code_tokens *x,
                       int32_t (*sums)[SIDE][SIDE]) {
     vi isum[SIDE];

@@ -52,7 +52,8 @@ INLINE void quantize_32(const float *x, float inverse, int8_t *q, int16_t sums[2
     sums[1] = (int16_t)_mm256_extract_epi16(sum, 8);
 }
 
-static inline void quantize_blocks(const struct activations *a, int32_t token, int32_t first, int32_t count, const float *x) {
+static inline void quantize_blocks(const struct activations *a, int32_t token, int32_t first, int32_t count,
+                                   const float *x) {
     x += 32 * first;
     for (int32_t b = first; b < first + count; b++, x += 32) {
         int64_t at = scale_at(a, 32, token, b);
@@ -63,7 +64,8 @@ static inline void quantize_blocks(const struct activations *a, int32_t token, i
     }
 }
 
-static inline void quantize_supers(const struct activations *a, int32_t token, int32_t first, int32_t count, const float *x) {
+static inline void quantize_supers(const struct activations *a, int32_t token, int32_t first, int32_t count,
+                                   const float *x) {
     x += 256 * first;
     for (int32_t b = first; b < first + count; b++, x += 256) {
         int64_t at = scale_at(a, 256, token, b);

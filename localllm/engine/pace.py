@@ -1,10 +1,10 @@
 """How many tokens a step may have, so that nobody whose answer is being written waits long for the next word.
 
-What a step takes beyond a step without prompts is a line over the tokens that it has more: a fixed part, as weights are
-read again, and so much for each. Both are learnt from the steps that were run. Where many answers are written while more
-are waiting there are hardly any steps without prompts, so one is made now and then, whose time tells what the prompts of
-the others add. While answers are written, prompts may add `target` seconds to a step. Without an answer being written
-nobody waits for its next word, so they may take PATIENCE times as much.
+What a step takes beyond a step without prompts is a line over the tokens that it has more: a fixed part, as weights
+are read again, and so much for each. Both are learnt from the steps that were run. Where many answers are written
+while more are waiting there are hardly any steps without prompts, so one is made now and then, whose time tells what
+the prompts of the others add. While answers are written, prompts may add `target` seconds to a step. Without an answer
+being written nobody waits for its next word, so they may take PATIENCE times as much.
 """
 
 from math import inf

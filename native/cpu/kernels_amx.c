@@ -256,15 +256,6 @@ INLINE void multiply_block(const struct weights *w, const struct part *p, int b,
 #undef CASE
 }
 
-INLINE void store_block(int b, tile_sums *to) {
-    switch (b % 4) {
-    case 0: _tile_stored(0, to, 64); break;
-    case 1: _tile_stored(1, to, 64); break;
-    case 2: _tile_stored(2, to, 64); break;
-    default: _tile_stored(3, to, 64); break;
-    }
-}
-
 INLINE void add_block(bool magic, bool min, const struct scales *w, const struct part *p, int b, tile_sums *sums,
                       vf acc[SIDE]) {
     vf scale = _mm512_loadu_ps(p->scale + (int64_t)b * p->rows), term = scale;
@@ -294,7 +285,7 @@ INLINE void block_tile(bool magic, bool min, const struct weights *w, const stru
         int here = count - first;
         UNROLL for (int b = 0; b < 8 + 3; b++) {
             if (b < 8 && b < here) multiply_block(w, p, first + b, b);
-            if (b >= 2 && b - 2 < 8 && b - 2 < here) store_block(b - 2, &sums[(b - 2) % 8]);
+            if (b >= 2 && b - 2 < 8 && b - 2 < here) store_tile(b - 2, &sums[(b - 2) % 8]);
             if (b >= 3 && b - 3 < here) add_block(magic, min, scales, p, first + b - 3, &sums[(b - 3) % 8], acc);
         }
     }

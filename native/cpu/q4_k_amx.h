@@ -110,15 +110,6 @@ INLINE void multiply_codes(const struct code_panel *p, const struct code_tokens 
 #undef CASE
 }
 
-INLINE void store_codes(int i, int32_t (*to)[SIDE]) {
-    switch (i % 4) {
-    case 0: _tile_stored(0, to, 64); break;
-    case 1: _tile_stored(1, to, 64); break;
-    case 2: _tile_stored(2, to, 64); break;
-    default: _tile_stored(3, to, 64); break;
-    }
-}
-
 /* Up to `tokens` of a group: what is behind the last one is 0 (denormals would take their time). Sums are stored two
  * products after their own and added one later. */
 INLINE void code_core(int tokens, const struct code_panel *p, const struct code_tokens *x,
@@ -130,7 +121,7 @@ INLINE void code_core(int tokens, const struct code_panel *p, const struct code_
             fetch(x->next);
             multiply_codes(p, x, i);
         }
-        if (i >= 2) store_codes(i - 2, sums[i - 2]);
+        if (i >= 2) store_tile(i - 2, sums[i - 2]);
         if (i >= 3 && i - 3 < CODE_BLOCKS) {
             vi subs = vi_load(p->subs[i - 3]);
             UNROLL for (int t = 0; t < tokens; t++) isum[t] =

@@ -38,6 +38,16 @@ INLINE void enter_tiles(int32_t tokens, int bytes) {
                  (struct tile_shape){bytes / 4, columns});
 }
 
+/* One of the four registers of sums, in turn; i is known when this is compiled. */
+INLINE void store_tile(int i, void *to) {
+    switch (i % 4) {
+    case 0: _tile_stored(0, to, 64); break;
+    case 1: _tile_stored(1, to, 64); break;
+    case 2: _tile_stored(2, to, 64); break;
+    default: _tile_stored(3, to, 64); break;
+    }
+}
+
 /* GCC does not know that loading a tile reads memory: what was written must be there by now. */
 INLINE void settle(void) { __asm__ volatile("" : : : "memory"); }
 

@@ -35,8 +35,8 @@ struct cpu {
     float *parts;            /* states of tiles that are shared out (attend_part_floats) */
     float *normed;           /* (max_tokens, n_embd) */
     struct quants blocks, supers; /* of the widest input */
-    struct quants fours;          /* likewise, at level amx, and */
-    struct prompt prompt;         /* where the level has prompt kernels */
+    struct quants fours;          /* likewise, at level amx: struct activations */
+    struct prompt prompt;         /* likewise, where the level has prompt kernels */
     uint8_t *scratch;        /* (threads, scratch_bytes) */
     int64_t scratch_bytes, matmul_bytes;
     struct work work;

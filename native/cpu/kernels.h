@@ -58,7 +58,8 @@ struct prompt {
 static inline int32_t prompt_steps(int32_t k) { return (k + 31) / 32; }
 
 static inline int32_t group_rows(int32_t n) { return n < GROUP ? n : GROUP; }
-static inline int32_t padded_tokens(int32_t n) { return (n + GROUP - 1) / GROUP * GROUP; }
+static inline int32_t groups_of(int32_t n) { return (n + GROUP - 1) / GROUP; }
+static inline int32_t padded_tokens(int32_t n) { return groups_of(n) * GROUP; }
 
 /* Where 64 columns of a token lie, and its scale of a block of `width` columns: indexes into q and scale. */
 static inline int64_t q_at(const struct activations *a, int32_t token, int32_t sixty_four) {

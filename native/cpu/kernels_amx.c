@@ -68,7 +68,7 @@ struct tile_work {
 };
 
 static int64_t tile_scratch(int32_t k, int32_t n) {
-    int64_t tiles = (int64_t)sizeof(struct tile_work) + padded_tokens(n) / GROUP * (int64_t)sizeof(tile_sums);
+    int64_t tiles = (int64_t)sizeof(struct tile_work) + groups_of(n) * (int64_t)sizeof(tile_sums);
     int64_t lanes = scratch(k, n < FEW ? n : FEW), codes = code_scratch(n), most = tiles > lanes ? tiles : lanes;
     return most > codes ? most : codes;
 }
@@ -427,7 +427,7 @@ static void add_chunk(const struct format *f, const struct activations *a, int32
 static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows,
                          const struct activations *a, float *out, int64_t ld_out, void *scratch) {
     struct tile_work *work = scratch;
-    int32_t blocks = a->k / 32, groups = (a->n + GROUP - 1) / GROUP;
+    int32_t blocks = a->k / 32, groups = groups_of(a->n);
     if (!f->unpack && a->n > FEW_CODES) {
         matmul_codes(w, row_bytes, rows, a, out, ld_out, scratch);
         return;

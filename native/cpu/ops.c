@@ -53,8 +53,6 @@ int64_t tile_floats(int32_t max_tokens) {
 
 /* ---- inputs ---- */
 
-static int32_t groups_of(int32_t n) { return (n + GROUP - 1) / GROUP; }
-
 /* Normed, if the input is to be. */
 static const float *input_row(const struct input *in, int32_t t) {
     const float *x = in->x + (int64_t)t * in->k;

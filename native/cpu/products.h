@@ -33,7 +33,7 @@ struct format {
     bool halves; /* sub-scales per sixteen columns */
     int32_t offset; /* of the panel's codes */
     int32_t chunk_bytes; /* of a row's 256 columns */
-    unpack_fn *unpack;   /* for tiles; or NULL */
+    unpack_fn *unpack;   /* for tiles; or NULL: codes go into them as they are, or there are none */
 };
 
 struct work {
@@ -54,7 +54,7 @@ static union term *terms_of(struct work *work, int32_t n) { return (union term *
 
 /* What the cores need of the tokens' blocks of 32 columns, made once for all rows. */
 static void set_terms(const struct format *f, const struct activations *a, union term *terms) {
-    int64_t count = (int64_t)padded_tokens(a->n) / GROUP * (a->k / 32) * a->rows;
+    int64_t count = (int64_t)groups_of(a->n) * (a->k / 32) * a->rows;
     const struct quants *x = &a->blocks;
     if (f->form == FORM_MIN) {
         for (int64_t i = 0; i < count; i++) terms[i].min_scale = x->scale[i] * (float)x->sums[i];

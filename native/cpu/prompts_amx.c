@@ -44,8 +44,6 @@ struct product {
     int64_t ld_out;
 };
 
-static int32_t groups_of(int32_t n) { return (n + SIDE - 1) / SIDE; }
-
 /* Where the sums of a tile of rows and a group of tokens lie: in fours, as block() takes them, one after the other. */
 static int64_t sums_at(int32_t groups, int32_t tile, int32_t group) {
     return ((int64_t)(tile / 2) * ((groups + 1) / 2) + group / 2) * 4 + group % 2 * 2 + tile % 2;
@@ -130,7 +128,7 @@ static struct chunk chunk_of(const struct product *p, int64_t i, struct prompt_w
     int32_t here = steps - first < STEPS ? steps - first : STEPS;
     return (struct chunk){.to = {first, here, work->weights[0][side], work->weights[1][side]},
                           .rows = left < SIDE ? left : SIDE,
-                          .row = p->w + row * p->row_bytes,
+                          .row = p->w + (left > 0 ? row : 0) * p->row_bytes,
                           .from = p->row_bytes * first / steps,
                           .bytes = p->row_bytes * here / steps};
 }

@@ -174,7 +174,7 @@ static void matmul_codes(const uint8_t *w, int64_t row_bytes, int32_t rows, cons
                          int64_t ld_out, void *scratch) {
     const int64_t bytes = SIDE * sizeof(struct q4_k); /* of a panel */
     struct code_work *work = scratch;
-    int32_t groups = (a->n + GROUP - 1) / GROUP, lines = (int32_t)bytes / 64 / (CODE_PRODUCTS * groups) + 1;
+    int32_t groups = groups_of(a->n), lines = (int32_t)bytes / 64 / (CODE_PRODUCTS * groups) + 1;
     memset(work->sums, 0, sizeof work->sums);
     enter_shapes((struct tile_shape){a->rows, 64}, (struct tile_shape){8, 64}, (struct tile_shape){a->rows, 32});
     for (int32_t r = 0; r < rows; r += SIDE) {

@@ -30,7 +30,7 @@ def own_server(tiny: Path) -> Iterator[Live]:
         yield live
 
 
-def refuses(server: Live, body: dict[str, object]) -> None:
+def assert_refused(server: Live, body: dict[str, object]) -> None:
     before = server.post("/v1/completions", PLAIN).json()["choices"]
     reply = server.post("/v1/chat/completions", body)
     assert reply.status_code == 400, reply.text
@@ -46,7 +46,7 @@ def refuses(server: Live, body: dict[str, object]) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_hostile_template_harms_nobody(source: str, own_server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_server.llm, "_template", ChatTemplate(source))
-    refuses(own_server, CHAT | {"stream": len(source) % 2 == 0})
+    assert_refused(own_server, CHAT | {"stream": len(source) % 2 == 0})
 
 
 @pytest.mark.parametrize("number", [1, 19, len(ESCAPES) + 10, len(ESCAPES) + 30])
@@ -55,7 +55,7 @@ def test_as_a_model_brings_it(number: int, tmp_path: Path) -> None:
     source = (ESCAPES + BOMBS)[number]
     write_tiny(tmp_path / "hostile.gguf", chat_template=source)
     with serving(tmp_path / "hostile.gguf") as server:
-        refuses(server, CHAT)
+        assert_refused(server, CHAT)
 
 
 def test_there_are_enough_of_them() -> None:

@@ -21,8 +21,7 @@
 
 #include "attention.h"
 #include "localllm.h"
-
-#define INLINE static inline __attribute__((always_inline))
+#include "tiles.h"
 
 enum { TILE = 1024 /* bytes */, WEIGHTS = ATTEND_SPAN / 32 * 2 * TILE /* bytes */, SCORES = ATTEND_SPAN * 16 };
 
@@ -61,21 +60,6 @@ static int64_t scratch(int32_t queries, int32_t head_dim) {
 
 /* ---- tiles ---- */
 
-/* Sixteen rows of 64 bytes each, all eight. */
-static void tiles_on(void) {
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.bytes[i] = 64;
-        config.rows[i] = 16;
-    }
-    __asm__ volatile("" ::"m"(config) : "memory"); /* GCC 12 thinks that only 8 bytes of it are read */
-    _tile_loadconfig(&config);
-}
-
 #define C0 0
 #define C1 1
 #define C2 2
@@ -84,9 +68,6 @@ static void tiles_on(void) {
 #define A1 5
 #define B0 6
 #define B1 7
-
-/* GCC 12 does not know that tile loads read memory. */
-INLINE void ordered(void) { __asm__ volatile("" ::: "memory"); }
 
 /* ---- operands in two parts ---- */
 
@@ -115,7 +96,7 @@ INLINE void split_pairs(__m512 a, __m512 b, bool cut, uint8_t *hi) {
 }
 
 /* 16 values of a cached row; i is a multiple of 16. */
-INLINE __m512 load16(int32_t type, const uint8_t *row, int32_t i) {
+INLINE __m512 cached_16(int32_t type, const uint8_t *row, int32_t i) {
     if (type == LL_F16) return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(row + 2 * i)));
     if (type == LL_BF16) {
         __m256i x = _mm256_loadu_si256((const __m256i *)(row + 2 * i));
@@ -131,14 +112,14 @@ INLINE __m512 load16(int32_t type, const uint8_t *row, int32_t i) {
 INLINE void split_key(int32_t type, const uint8_t *row, int32_t n, uint8_t *out) {
     int32_t i = 0;
     for (; i + 32 <= n; i += 32, out += 2 * TILE)
-        split_pairs(load16(type, row, i), load16(type, row, i + 16), type != LL_Q8_0, out);
-    if (i < n) split_pairs(load16(type, row, i), _mm512_setzero_ps(), type != LL_Q8_0, out);
+        split_pairs(cached_16(type, row, i), cached_16(type, row, i + 16), type != LL_Q8_0, out);
+    if (i < n) split_pairs(cached_16(type, row, i), _mm512_setzero_ps(), type != LL_Q8_0, out);
 }
 
 /* Two keys' values; either may be absent. */
 INLINE void split_values(int32_t type, const uint8_t *a, const uint8_t *b, int32_t n, uint8_t *out) {
     for (int32_t i = 0; i < n; i += 16, out += 2 * TILE)
-        split_pairs(load16(type, a, i), b ? load16(type, b, i) : _mm512_setzero_ps(), type != LL_Q8_0, out);
+        split_pairs(cached_16(type, a, i), b ? cached_16(type, b, i) : _mm512_setzero_ps(), type != LL_Q8_0, out);
 }
 
 INLINE int64_t row_bytes(int32_t type, int32_t n) { return type == LL_Q8_0 ? n / 32 * 34 : n * 2; }
@@ -191,34 +172,6 @@ static void split_span(const struct attend_tile *t, int32_t from, int32_t n, con
     }
 }
 
-/* ---- transposition of 16 x 16 words of 32 bits ---- */
-
-INLINE void transpose(__m512i r[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 8; i++) {
-        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
-        t[4 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
-        t[8 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
-        t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[4 + i], 0x88);
-        r[8 + i] = _mm512_shuffle_i32x4(t[i], t[4 + i], 0xdd);
-        r[4 + i] = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0x88);
-        r[12 + i] = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0xdd);
-    }
-}
-
 /* ---- scores ---- */
 
 /* Queries times scale and log2(e), so that a weight is a power of 2 of a score less the largest. */
@@ -249,7 +202,7 @@ static void prepare(const struct attend_tile *t, void *at) {
 
 /* Scores of 64 keys and 16 queries, the keys as rows. Low times low is left out. */
 static void score_64(const uint8_t *k, const uint8_t *q, int32_t pairs, float *s) {
-    ordered();
+    settle();
     int64_t key_bytes = (int64_t)pairs * 2 * TILE;
     _tile_zero(C0);
     _tile_zero(C1);
@@ -286,7 +239,7 @@ static void score_64(const uint8_t *k, const uint8_t *q, int32_t pairs, float *s
 }
 
 static void score_32(const uint8_t *k, const uint8_t *q, int32_t pairs, float *s) {
-    ordered();
+    settle();
     int64_t key_bytes = (int64_t)pairs * 2 * TILE;
     _tile_zero(C0);
     _tile_zero(C1);
@@ -371,7 +324,7 @@ INLINE void weigh(const struct lanes *see, bool all, int32_t key, const float *s
 /* ---- values ---- */
 
 static void values_64(const uint8_t *p, const uint8_t *v, int64_t value_bytes, int32_t steps, float *o, int64_t ld) {
-    ordered();
+    settle();
     _tile_zero(C0);
     _tile_zero(C1);
     _tile_zero(C2);
@@ -407,7 +360,7 @@ static void values_64(const uint8_t *p, const uint8_t *v, int64_t value_bytes, i
 }
 
 static void values_16(const uint8_t *p, const uint8_t *v, int64_t value_bytes, int32_t steps, float *o, int64_t ld) {
-    ordered();
+    settle();
     _tile_zero(C0);
     for (int32_t i = 0; i < steps; i++, p += 2 * TILE, v += value_bytes) {
         _tile_loadd(A0, p, 64);
@@ -516,9 +469,9 @@ static void fold_column(struct column *c) {
 static bool finite_row(const struct attend_tile *t, const uint8_t *row) {
     __mmask16 bad = 0;
     for (int32_t i = 0; i < t->head_dim; i += 16) {
-        __m512 x = t->kv_type == LL_F16    ? load16(LL_F16, row, i)
-                   : t->kv_type == LL_BF16 ? load16(LL_BF16, row, i)
-                                           : load16(LL_Q8_0, row, i);
+        __m512 x = t->kv_type == LL_F16    ? cached_16(LL_F16, row, i)
+                   : t->kv_type == LL_BF16 ? cached_16(LL_BF16, row, i)
+                                           : cached_16(LL_Q8_0, row, i);
         bad |= _mm512_fpclass_ps_mask(x, 0x99); /* infinities and NaNs */
     }
     return !bad;
@@ -593,7 +546,7 @@ static void fold(const struct attend_tile *t, int32_t begin, int32_t end, void *
         state->sum[i] = 0;
     }
     memset(state->acc, 0, (size_t)l.columns * 64 * (size_t)t->head_dim);
-    tiles_on();
+    enter_tiles(SIDE, 64); /* sixteen rows of 64 bytes each, all eight */
     for (int32_t from = attend_first_span(t, begin); from < end; from += ATTEND_SPAN)
         fold_span(t, &l, from, end - from < ATTEND_SPAN ? end - from : ATTEND_SPAN, state);
     _tile_release();

@@ -189,8 +189,8 @@ static void one_Q6_K(const uint8_t *w, int64_t row_bytes, int32_t rows, const st
 
 /* ---- a scale per 32 columns ---- */
 
-/* Lane j of the result: the sum of block j of sixteen, whose 4-column sums are half a register each. */
-INLINE vi sum_blocks(const vi v[8]) {
+/* Lane j of the result: the sum of block j of sixteen. Of wide codes, two blocks' 4-column sums are in a register. */
+INLINE vi sum_pairs(const vi v[8]) {
     vi four[4], two[2];
     for (int i = 0; i < 4; i++) four[i] = vi_add32(vi_low32(v[2 * i], v[2 * i + 1]), vi_high32(v[2 * i], v[2 * i + 1]));
     for (int i = 0; i < 2; i++)
@@ -201,6 +201,13 @@ INLINE vi sum_blocks(const vi v[8]) {
     vi odd = _mm512_permutex2var_epi32(
         two[0], _mm512_setr_epi32(4, 12, 5, 13, 6, 14, 7, 15, 20, 28, 21, 29, 22, 30, 23, 31), two[1]);
     return vi_add32(even, odd);
+}
+
+/* The same of nibbles: register i has blocks i, i + 4, i + 8 and i + 12, a quarter each. */
+INLINE vi sum_quarters(const vi v[4]) {
+    vi a = vi_add32(vi_low32(v[0], v[1]), vi_high32(v[0], v[1])),
+       b = vi_add32(vi_low32(v[2], v[3]), vi_high32(v[2], v[3]));
+    return vi_add32(vi_low64(a, b), vi_high64(a, b));
 }
 
 INLINE vi codes_Q8_0(const uint8_t *block) {
@@ -218,40 +225,93 @@ INLINE vi nibbles_of(const uint8_t *first, const uint8_t *second) {
     both = _mm512_inserti64x4(both, _mm256_broadcastsi128_si256(load16(second)), 1);
     return vi_and(_mm512_srlv_epi16(both, shift), vi_set8(15));
 }
-INLINE vi codes_Q4_0(const uint8_t *block) { return nibbles_of(block + 2, block + sizeof(struct q4_0) + 2); }
-INLINE vi codes_IQ4_NL(const uint8_t *block) {
-    return vi_shuffle8(code_table(iq4_codes, WIDE_OFFSET), codes_Q4_0(block));
-}
 INLINE vi codes_Q5_0(const uint8_t *block) {
     const uint8_t *next = block + sizeof(struct q5_0);
     uint64_t high = (uint32_t)load_i32(block + 2) | (uint64_t)(uint32_t)load_i32(next + 2) << 32;
     return vi_or(nibbles_of(block + 6, next + 6), _mm512_maskz_mov_epi8(high, vi_set8(16)));
 }
 
-/* Two blocks of a type. */
-INLINE vi codes_of(int32_t type, const uint8_t *block) {
-    switch (type) {
-    case LL_Q8_0: return codes_Q8_0(block);
-    case LL_Q5_0: return codes_Q5_0(block);
-    case LL_IQ4_NL: return codes_IQ4_NL(block);
-    default: return codes_Q4_0(block);
+INLINE bool is_nibbles(int32_t type) { return type == LL_Q4_0 || type == LL_IQ4_NL; }
+
+/* Sixteen blocks of nibbles, behind two bytes of scale. q is arranged by arrange_nibbles. */
+INLINE vi sixteen_of_nibbles(int32_t type, const uint8_t *row, const int8_t *q) {
+    const int bytes = sizeof(struct q4_0);
+    const vi low = vi_set8(15);
+    vi sums[4];
+    UNROLL for (int i = 0; i < 4; i++) {
+        const uint8_t *p = row + i * bytes + 2;
+        vi codes = _mm512_castsi128_si512(load16(p));
+        codes = _mm512_inserti32x4(codes, load16(p + 4 * bytes), 1);
+        codes = _mm512_inserti32x4(codes, load16(p + 8 * bytes), 2);
+        codes = _mm512_inserti32x4(codes, load16(p + 12 * bytes), 3);
+        vi first = vi_and(codes, low), second = vi_and(_mm512_srli_epi16(codes, 4), low);
+        if (type == LL_IQ4_NL) {
+            first = vi_shuffle8(code_table(iq4_codes, WIDE_OFFSET), first);
+            second = vi_shuffle8(code_table(iq4_codes, WIDE_OFFSET), second);
+        }
+        sums[i] = _mm512_dpbusd_epi32(vi_set32(0), first, vi_load(q + 128 * i));
+        sums[i] = _mm512_dpbusd_epi32(sums[i], second, vi_load(q + 128 * i + 64));
+    }
+    return sum_quarters(sums);
+}
+
+/* The first halves of blocks i, i + 4, i + 8 and i + 12 of sixteen, and then their second halves. */
+static void arrange_nibbles(const int8_t *q, int32_t k, int8_t *out) {
+    for (int32_t i = 0; i < k; i += 512) {
+        for (int32_t b = 0; b < 16; b++) {
+            int8_t *to = out + i + 128 * (b % 4) + 16 * (b / 4);
+            memcpy(to, q + i + 32 * b, 16);
+            memcpy(to + 64, q + i + 32 * b + 16, 16);
+        }
     }
 }
 
-/* The scaled sums of a row's blocks. The scales are gathered before, so that no load waits for the small stores. */
+INLINE vi sixteen_of(int32_t type, int32_t bytes, const uint8_t *row, const int8_t *q) {
+    if (is_nibbles(type)) return sixteen_of_nibbles(type, row, q);
+    vi sums[8];
+    UNROLL for (int i = 0; i < 8; i++) {
+        const uint8_t *block = row + 2 * i * bytes;
+        vi codes = type == LL_Q8_0 ? codes_Q8_0(block) : codes_Q5_0(block);
+        sums[i] = _mm512_dpbusd_epi32(vi_set32(0), codes, vi_load(q + 64 * i));
+    }
+    return sum_pairs(sums);
+}
+
+/* The scales of sixteen blocks of nibbles, from bytes 0 and 1 of each. */
+#ifdef __AVX512VBMI__
+enum { CHOOSES_BYTES = true };
+INLINE __m256i nibble_scales(const uint8_t *row) {
+    static const uint8_t at[64] __attribute__((aligned(64))) = {
+        0,   1,   18,  19,  36,  37,  54,        55,
+        72,  73,  90,  91,  108, 109, 126,       127, /* all modulo 64, from a register each */
+        144, 145, 162, 163, 180, 181, 198,       199,
+        216, 217, 234, 235, 252, 253, 270 - 256, 271 - 256};
+    static const __mmask64 of_register[4] = {0xff, 0xff00, 0x3f0000, 0x3fc00000};
+    vi end = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(row + 256)));
+    vi scales = _mm512_permutexvar_epi8(vi_load(at), end);
+    UNROLL for (int i = 0; i < 4; i++) scales =
+        _mm512_mask_permutexvar_epi8(scales, of_register[i], vi_load(at), _mm512_loadu_si512(row + 64 * i));
+    return _mm512_castsi512_si256(scales);
+}
+#else
+enum { CHOOSES_BYTES = false };
+INLINE __m256i nibble_scales(const uint8_t *row) {
+    (void)row;
+    return _mm256_setzero_si256();
+}
+#endif
+
+/* The scaled sums of a row's blocks. Scales that are not chosen from registers are gathered before, so that no load
+ * waits for the small stores. */
 INLINE void row_of_blocks(int32_t type, const uint8_t *row, int32_t bytes, const int8_t *q, const union term *terms,
                           int32_t blocks, uint16_t *scales, float *out) {
-    for (int32_t b = 0; b < blocks; b++) memcpy(&scales[b], row + b * bytes, sizeof *scales);
+    const bool chosen = CHOOSES_BYTES && is_nibbles(type);
+    for (int32_t b = 0; b < blocks && !chosen; b++) memcpy(&scales[b], row + b * bytes, sizeof *scales);
     for (int32_t b = 0; b < blocks; b += 16, row += 16 * bytes) {
-        vi sums[8];
         prefetch(row, 16 * bytes);
-        UNROLL for (int i = 0; i < 8; i++) {
-            vi codes = codes_of(type, row + 2 * i * bytes);
-            sums[i] = _mm512_dpbusd_epi32(vi_set32(0), codes, vi_load(q + 32 * b + 64 * i));
-        }
-        vi isum = vi_add32(sum_blocks(sums), _mm512_loadu_si512(terms + b));
-        vf d = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(scales + b)));
-        _mm512_storeu_ps(out + b, vf_mul(vf_of(isum), d));
+        vi isum = vi_add32(sixteen_of(type, bytes, row, q + 32 * b), _mm512_loadu_si512(terms + b));
+        __m256i d = chosen ? nibble_scales(row) : _mm256_loadu_si256((const __m256i *)(scales + b));
+        _mm512_storeu_ps(out + b, vf_mul(vf_of(isum), _mm512_cvtph_ps(d)));
     }
 }
 
@@ -284,12 +344,17 @@ INLINE vf add_in_order(const float *sums, int32_t blocks, const float *scale) {
 INLINE void one_of_blocks(int32_t type, int32_t bytes, const uint8_t *w, int64_t row_bytes, int32_t rows,
                           const struct activations *a, const union term *terms, float *out, int8_t *room) {
     int32_t blocks = a->k / 32;
-    float *sums = (float *)(void *)room;
+    float *sums = (float *)(void *)(room + a->k);
     uint16_t *scales = (uint16_t *)(void *)(sums + LANES * blocks);
+    const int8_t *q = a->blocks.q;
+    if (is_nibbles(type)) {
+        arrange_nibbles(q, a->k, room);
+        q = room;
+    }
     for (int32_t r = 0; r < rows; r += LANES) {
         int32_t here = rows - r < LANES ? rows - r : LANES;
         for (int32_t i = 0; i < here; i++)
-            row_of_blocks(type, w + (r + i) * row_bytes, bytes, a->blocks.q, terms, blocks, scales, sums + i * blocks);
+            row_of_blocks(type, w + (r + i) * row_bytes, bytes, q, terms, blocks, scales, sums + i * blocks);
         vf acc = add_in_order(sums, blocks, a->blocks.scale);
         _mm512_mask_storeu_ps(out + r, (__mmask16)((1u << here) - 1), acc);
     }

@@ -374,6 +374,6 @@ static inline void fill_IQ4_XS(struct rows p, int64_t first, int count, struct p
  * sixteens. */
 typedef void one_fn(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
                     const union term *terms, float *out, int8_t *room);
-#define ONE_TOKEN_ROOM(k) (3 * (int64_t)(k))
+#define ONE_TOKEN_ROOM(k) (4 * (int64_t)(k))
 
 #endif

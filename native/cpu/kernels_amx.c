@@ -20,7 +20,9 @@
 
 #include "products.h"
 
-enum { FEW = 8 }; /* up to so many tokens, tiles do not pay */
+/* FETCHES: of lines, at the sums of a block; unpacking takes as long as so many tokens */
+enum { FETCHES = 4, BLOCKS_UNPACKING = 11, SUPERS_UNPACKING = 22 };
+enum { FEW_BLOCKS = 8, FEW_SUPERS = 4 }; /* up to so many tokens, tiles do not pay */
 enum { COLUMNS = 512, BLOCKS = COLUMNS / 32, SUPERS = COLUMNS / 256, STEPS = 4 /* of 64 columns in a super */ };
 
 /* Sixteen rows' codes. */
@@ -64,12 +66,14 @@ struct tile_work {
     struct unit units[2];
     const struct unit *before; /* the last unit, if its sums are not yet added */
     int turn; /* of units */
+    struct stream next;
     _Alignas(64) float acc[][SIDE][SIDE]; /* (groups of tokens): rows by tokens */
 };
 
 static int64_t tile_scratch(int32_t k, int32_t n) {
     int64_t tiles = (int64_t)sizeof(struct tile_work) + groups_of(n) * (int64_t)sizeof(tile_sums);
-    int64_t lanes = scratch(k, n < FEW ? n : FEW), codes = code_scratch(n), most = tiles > lanes ? tiles : lanes;
+    int64_t lanes = scratch(k, n < FEW_BLOCKS ? n : FEW_BLOCKS), codes = code_scratch(n),
+            most = tiles > lanes ? tiles : lanes;
     return most > codes ? most : codes;
 }
 
@@ -83,7 +87,7 @@ static void put(const uint8_t *from, int count, int32_t rows, int32_t token, uin
 
 static void quantize_blocks_by_fours(const struct activations *a, int32_t token, int32_t first, int32_t count,
                                      const float *x) {
-    if (a->n <= FEW) {
+    if (a->n <= FEW_BLOCKS) {
         quantize_blocks(a, token, first, count, x);
         return;
     }
@@ -124,11 +128,10 @@ static void quantize_supers_twice(const struct activations *a, int32_t token, in
     int32_t group = token / GROUP * GROUP, at = token - group;
     bool last = at == GROUP - 1 || token == a->n - 1; /* the others have come before */
     quantize_supers(a, token, first, count, x);
-    if (a->n <= FEW_CODES) return;
+    if (a->n <= FEW_SUPERS) return;
     for (int32_t b = first; b < first + count; b++) {
         int16_t *sums = a->supers.sums + scale_at(a, 256, token, b) * SUPER_SUMS;
         for (int i = 0; i < 8; i++) split_sum(sums[16 + i], sums + SPLIT_SUMS + 2 * i);
-        if (a->n <= FEW) continue;
         int16_t *to = a->fours.sums + scale_at(a, 256, group, b) * SUPER_SUMS;
         put((const uint8_t *)sums, SPLIT_SUMS / 2, a->rows, at, (uint8_t *)to);
         for (int i = 4 * b; last && i < 4 * b + 4; i++)
@@ -138,24 +141,20 @@ static void quantize_supers_twice(const struct activations *a, int32_t token, in
 
 /* ---- rows, unpacked: blocks [first, first + count) of 32 columns ---- */
 
-/* The same columns of the row that will be unpacked in this one's place. */
-INLINE void fetch_ahead(const uint8_t *p, int64_t row_bytes, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)((uintptr_t)p + (uintptr_t)(SIDE * row_bytes + i)), _MM_HINT_T1);
-}
-
 #define BLOCKS_OF(type, block, has_min, codes_of, d_of, m_of)                                          \
     static void unpack_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, \
-                              struct weights *out, struct scales *scales) {                            \
+                              struct weights *out, struct scales *scales, struct stream *place) {      \
+        struct stream next = *place;                                                                   \
         for (int r = 0; r < rows; r++, w += row_bytes) {                                               \
             const struct block *s = (const struct block *)w + first;                                   \
-            fetch_ahead((const uint8_t *)s, row_bytes, count * (int64_t)sizeof *s);                    \
             for (int b = 0; b < count; b++, s++) {                                                     \
+                fetch_on(&next, next.unpacking);                                                       \
                 _mm256_store_si256((__m256i *)out->codes[b][r], codes_of(s));                          \
                 scales->d[b][r] = d_of;                                                                \
                 if (has_min) scales->m[b][r] = m_of;                                                   \
             }                                                                                          \
         }                                                                                              \
+        *place = next;                                                                                 \
     }
 BLOCKS_OF(Q4_0, q4_0, false, codes_q4_0, half(s->d), 0)
 BLOCKS_OF(Q4_1, q4_1, true, codes_q4_1, half(s->d), half(s->m))
@@ -193,7 +192,8 @@ INLINE vi index_of(bool halves, int i, bool odd) {
 /* `integers` gives sixteen signed bytes: sub-scales, and behind eight of them may be minima. */
 #define SUPERS_OF(type, block, halves, offset, codes_of, integers, put_minima)                                \
     static void unpack_##type(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count,        \
-                              struct weights *out, struct scales *scales) {                                   \
+                              struct weights *out, struct scales *scales, struct stream *place) {             \
+        struct stream next = *place;                                                                          \
         for (int r = 0; r < rows; r++, w += row_bytes) {                                                      \
             const struct block *s = (const struct block *)w + first / 8;                                      \
             for (int b = 0; b < count / 8; b++, s++) {                                                        \
@@ -202,12 +202,13 @@ INLINE vi index_of(bool halves, int i, bool odd) {
                 scales->d[b][r] = half(s->d);                                                                 \
                 put_minima;                                                                                   \
                 UNROLL for (int i = 0; i < STEPS; i++) {                                                      \
-                    fetch_ahead((const uint8_t *)s + i * sizeof *s / STEPS, row_bytes, 1);                    \
+                    fetch_on(&next, next.unpacking);                                                          \
                     fold(codes_of(s, i), subs, index_of(halves, i, false), index_of(halves, i, true), offset, \
                          out->planes[b][0][i][r], out->planes[b][1][i][r]);                                   \
                 }                                                                                             \
             }                                                                                                 \
         }                                                                                                     \
+        *place = next;                                                                                        \
     }
 #define NO_MINIMA (void)0
 #define EIGHT_MINIMA                  \
@@ -257,13 +258,14 @@ INLINE void multiply_block(const struct weights *w, const struct part *p, int b,
 }
 
 INLINE void add_block(bool magic, bool min, const struct scales *w, const struct part *p, int b, tile_sums *sums,
-                      vf acc[SIDE]) {
+                      vf acc[SIDE], struct stream *next) {
     vf scale = _mm512_loadu_ps(p->scale + (int64_t)b * p->rows), term = scale;
     if (min) {
         __m256i q = load_32(p->sums + (int64_t)b * p->rows);
         term = vf_mul(scale, vf_of(_mm512_cvtepi16_epi32(q)));
     }
     UNROLL for (int r = 0; r < SIDE; r++) {
+        if (r % (SIDE / FETCHES) == 0) fetch_on(next, next->multiplying);
         vi n = vi_load((*sums)[r]);
         vf d = vf_set(w->d[b][r]), product;
         if (magic)
@@ -279,6 +281,7 @@ INLINE void add_block(bool magic, bool min, const struct scales *w, const struct
 INLINE void block_tile(bool magic, bool min, const struct weights *w, const struct scales *scales, const struct part *p,
                        int count, struct tile_work *work) {
     tile_sums *sums = work->sums;
+    struct stream next = work->next;
     vf acc[SIDE];
     UNROLL for (int r = 0; r < SIDE; r++) acc[r] = vf_load(p->acc[r]);
     for (int first = 0; first < count; first += 8) {
@@ -286,10 +289,11 @@ INLINE void block_tile(bool magic, bool min, const struct weights *w, const stru
         UNROLL for (int b = 0; b < 8 + 3; b++) {
             if (b < 8 && b < here) multiply_block(w, p, first + b, b);
             if (b >= 2 && b - 2 < 8 && b - 2 < here) store_tile(b - 2, &sums[(b - 2) % 8]);
-            if (b >= 3 && b - 3 < here) add_block(magic, min, scales, p, first + b - 3, &sums[(b - 3) % 8], acc);
+            if (b >= 3 && b - 3 < here) add_block(magic, min, scales, p, first + b - 3, &sums[(b - 3) % 8], acc, &next);
         }
     }
     UNROLL for (int r = 0; r < SIDE; r++) vf_store(p->acc[r], acc[r]);
+    work->next = next;
 }
 
 static void block_tiles(bool min, const struct activations *a, int32_t first, int count, struct tile_work *work) {
@@ -318,7 +322,7 @@ static void block_tiles(bool min, const struct activations *a, int32_t first, in
 /* ---- a scale per 256 columns ---- */
 
 /* Adds eight rows of a group, from row `from`. */
-INLINE void add_rows(bool halves, bool min, const struct unit *u, int group, int from) {
+INLINE void add_rows(bool halves, bool min, const struct unit *u, int group, int from, struct stream *next) {
     const vi up = vi_repeat128(_mm_setr_epi8(-1, 0, 1, 2, -1, 4, 5, 6, -1, 8, 9, 10, -1, 12, 13, 14));
     const struct part *p = &u->part[group];
     const struct scales *s = u->scales;
@@ -328,6 +332,7 @@ INLINE void add_rows(bool halves, bool min, const struct unit *u, int group, int
     UNROLL for (int i = 0; min && i < pairs; i++) sums[i] =
         _mm512_loadu_si512(p->sums + ((halves ? 0 : 8) + i) * 2 * p->rows);
     UNROLL for (int r = from; r < from + 8; r++) {
+        fetch_on(next, next->multiplying);
         vi high = vi_shuffle8(vi_load(u->sums[2 * group + 1][r]), up);
         vi isum = vi_add32(high, vi_load(u->sums[2 * group][r]));
         vf acc = vf_fma(vf_mul(vf_of(isum), vf_set(s->d[u->super][r])), scale, vf_load(p->acc[r]));
@@ -345,7 +350,7 @@ INLINE void add_rows(bool halves, bool min, const struct unit *u, int group, int
 INLINE void add_last(bool halves, bool min, struct tile_work *work) {
     const struct unit *u = work->before;
     work->before = NULL;
-    for (int i = 0; u && i < (u->two ? 4 : 2); i++) add_rows(halves, min, u, i / 2, i % 2 * 8);
+    for (int i = 0; u && i < (u->two ? 4 : 2); i++) add_rows(halves, min, u, i / 2, i % 2 * 8, &work->next);
 }
 
 /* The sums of one unit, while those of the one before it, if any, are added. */
@@ -354,6 +359,7 @@ INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, stru
     const uint8_t (*planes)[STEPS][SIDE][64] = work->weights.planes[u->super];
     if (work->before && work->before->two != two) add_last(halves, min, work);
     const struct unit *before = work->before;
+    struct stream next = work->next;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -369,7 +375,7 @@ INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, stru
             _tile_dpbusd(2, WEIGHTS_A, TOKENS_B);
             _tile_dpbssd(3, WEIGHTS_B, TOKENS_B);
         }
-        if (before && (two || i < 2)) add_rows(halves, min, before, i / 2, i % 2 * 8);
+        if (before && (two || i < 2)) add_rows(halves, min, before, i / 2, i % 2 * 8, &next);
     }
     _tile_stored(0, u->sums[0], 64);
     _tile_stored(1, u->sums[1], 64);
@@ -378,6 +384,7 @@ INLINE void run_unit(bool halves, bool min, bool two, const struct unit *u, stru
         _tile_stored(3, u->sums[3], 64);
     }
     work->before = u;
+    work->next = next;
 }
 
 static struct part super_part(const struct activations *a, int32_t token, int32_t super, struct tile_work *work) {
@@ -424,29 +431,41 @@ static void add_chunk(const struct format *f, const struct activations *a, int32
         super_tiles(false, false, a, first / 8, count / 8, scales, work);
 }
 
+/* Of a chunk's places, all of a super's or of a block's. */
+static struct stream tile_pace(const struct format *f, int32_t tokens) {
+    int64_t bytes = (int64_t)SIDE * f->chunk_bytes, products = (int64_t)CHUNK * groups_of(tokens);
+    if (is_super(f->form)) return paced(bytes, tokens, SUPERS_UNPACKING, SIDE * STEPS, 2 * products);
+    return paced(bytes, tokens, BLOCKS_UNPACKING, SIDE * CHUNK, FETCHES * products);
+}
+
 static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows,
                          const struct activations *a, float *out, int64_t ld_out, void *scratch) {
     struct tile_work *work = scratch;
     int32_t blocks = a->k / 32, groups = groups_of(a->n);
-    if (!f->unpack && a->n > FEW_CODES) {
-        matmul_codes(w, row_bytes, rows, a, out, ld_out, scratch);
+    if (a->n <= (is_super(f->form) ? FEW_SUPERS : FEW_BLOCKS)) {
+        matmul_lanes(f, w, row_bytes, rows, a, out, ld_out, scratch);
         return;
     }
-    if (a->n <= FEW) {
-        matmul_lanes(f, w, row_bytes, rows, a, out, ld_out, scratch);
+    if (!f->unpack) {
+        matmul_codes(w, row_bytes, rows, a, out, ld_out, scratch);
         return;
     }
     enter_tiles(a->n, is_super(f->form) ? 64 : 32);
     work->before = NULL;
     work->turn = 0;
+    work->next = tile_pace(f, a->n);
     for (int32_t r = 0; r < rows; r += SIDE) {
         int here = rows - r < SIDE ? rows - r : SIDE;
         memset(work->acc, 0, sizeof *work->acc * (size_t)groups);
         for (int32_t first = 0; first < blocks; first += BLOCKS) {
             int count = blocks - first < BLOCKS ? blocks - first : BLOCKS;
             struct scales *scales = &work->scales[is_super(f->form) ? first / BLOCKS % 2 : 0];
-            f->unpack(w + r * row_bytes, row_bytes, here, first, count, &work->weights, scales);
+            int64_t bytes = (int64_t)SIDE * f->chunk_bytes / CHUNK; /* of a block */
+            start_stream(&work->next, (uintptr_t)w + (uintptr_t)((r + here) * row_bytes + first * bytes),
+                         count * bytes);
+            f->unpack(w + r * row_bytes, row_bytes, here, first, count, &work->weights, scales, &work->next);
             add_chunk(f, a, first, count, scales, work);
+            fetch_rest(&work->next);
         }
         for (int32_t t = 0; t < a->n; t += GROUP)
             store_transposed(work->acc[t / GROUP], here, a->n - t, out + t * ld_out + r, ld_out);

@@ -17,6 +17,7 @@ INLINE void dot_block(int tokens, enum span span, const struct panel *p, const s
                       const vi weight[2], vi *isum) {
     vi pairs[TILE];
     UNROLL for (int j = 0; j < 8; j++) {
+        if (j < tokens) fetch_on(x->next, x->next->multiplying);
         vi code = vi_load(p->codes[b][j]), size = span == SPAN_WIDE ? _mm256_abs_epi8(code) : code;
         UNROLL for (int t = 0; t < tokens; t++) {
             vi q = vi_set32(load_i32(tile_q(x, t, b) + 4 * j));
@@ -34,7 +35,6 @@ INLINE void block_core(int tokens, bool min, enum span span, const struct panel 
     vf sum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) sum[t] = vf_load(acc + t * ld);
     for (int b = 0; b < count; b++) {
-        fetch(x->next);
         const float *scale = x->scale + b * x->rows;
         const union term *term = x->term + b * x->rows;
         vi isum[TILE];
@@ -55,7 +55,6 @@ INLINE void super_core(int tokens, bool halves, bool min, bool takes, enum span 
     vi isum[TILE], msum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) isum[t] = msum[t] = vi_set32(0);
     for (int b = 0; b < CHUNK; b++) {
-        fetch(x->next);
         vi first = vi_load(p->sub[b][0]);
         const vi weight[2] = {first, halves ? vi_load(p->sub[b][1]) : first};
         dot_block(tokens, span, p, x, b, weight, isum);

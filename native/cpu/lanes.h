@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "stream.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -118,12 +120,11 @@ INLINE vf vf_of_half(vi a) {
 
 #endif
 
-/* LANES rows of weights, `stride` bytes apart, and the address of the rows that will be read after them; 0 where they
- * are fetched otherwise. */
+/* LANES rows of weights, `stride` bytes apart, and the weights to tell of meanwhile, or NULL. */
 struct rows {
     const uint8_t *first;
     int64_t stride;
-    uintptr_t next;
+    struct stream *next;
 };
 
 /* Row i after p. Addresses are formed where they are used: left to itself the compiler keeps one register per row,
@@ -163,14 +164,11 @@ INLINE vi load_words(struct rows w, int64_t offset) {
     return vi_load(words);
 }
 
-/* Sixteen bytes at offset from each row, transposed: t[j] holds bytes 4 j to 4 j + 3 of every row, a row a lane.
- * So many interleaved rows escape the processor's prefetcher, but the rows after them are one stretch of memory:
- * each call fetches as many bytes of it as it reads. A prefetch beyond a tensor's end does nothing. */
+/* Sixteen bytes at offset from each row, transposed: t[j] holds bytes 4 j to 4 j + 3 of every row, a row a lane. */
 INLINE void load_columns(struct rows w, int64_t offset, vi t[4]) {
-    uintptr_t ahead = w.next + (uintptr_t)(LANES * offset);
     const uint8_t *p = w.first + offset;
     if (w.next) {
-        UNROLL for (int i = 0; i < 16 * LANES; i += 64) _mm_prefetch((const char *)(ahead + (uintptr_t)i), _MM_HINT_T1);
+        UNROLL for (int i = 0; i < LANES / 4; i++) fetch_on(w.next, w.next->unpacking);
     }
     vi r0 = load_fourths(p, w.stride, 0), r1 = load_fourths(p, w.stride, 1);
     vi r2 = load_fourths(p, w.stride, 2), r3 = load_fourths(p, w.stride, 3);

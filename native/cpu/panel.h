@@ -32,17 +32,6 @@ union term {
     float min_scale; /* scale * sum of q */
 };
 
-/* The weights after those at work, of which the processor is told while it multiplies. All at once would fill its line
- * buffers, and everything else would wait. */
-struct stream {
-    uintptr_t at, end;
-    int32_t lines; /* to fetch at each step */
-};
-
-INLINE void fetch(struct stream *s) {
-    for (int i = 0; i < s->lines && s->at < s->end; i++, s->at += 64) _mm_prefetch((const char *)s->at, _MM_HINT_T1);
-}
-
 /* A few tokens of one group at the columns of a panel. From one block of 32 to the next, scale and term move by
  * `rows`; q does so every other block, by 64 * rows, and by 32 in between. Tokens are 1, 64 and SUPER_SUMS apart. */
 struct tile {

@@ -17,13 +17,13 @@
 #include "row_kernels.h"
 
 /* Unpacked side by side when there are tokens enough to reuse a tile: as many as the first-level cache holds. */
-enum { PANELS = 4 };
+enum { PANELS = 4, UNPACKING = 5 /* tokens take as long */ };
 
 /* Blocks [first, first + count) of 32 columns of up to sixteen rows, as kernels_amx.c multiplies them. */
 struct weights;
 struct scales;
 typedef void unpack_fn(const uint8_t *w, int64_t row_bytes, int rows, int64_t first, int count, struct weights *out,
-                       struct scales *scales);
+                       struct scales *scales, struct stream *next);
 
 struct format {
     fill_fn *fill;
@@ -83,18 +83,16 @@ static struct tile tile_at(const struct format *f, const struct activations *a, 
 /* The last rows, when they are fewer than the lanes, are copied to where reading LANES rows is allowed. */
 static struct rows stage_rows(const uint8_t *w, int64_t row_bytes, int32_t rows, int64_t bytes, struct work *work) {
     for (int32_t i = 0; i < rows; i++) memcpy(work->staged[i], w + i * row_bytes, (size_t)bytes);
-    return (struct rows){work->staged[0], (int64_t)sizeof work->staged[0], (uintptr_t)work->staged};
+    return (struct rows){work->staged[0], (int64_t)sizeof work->staged[0], NULL};
 }
 
-/* fetch: tell the processor of the rows after these meanwhile. */
 static void fill_panels(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows, int64_t first,
-                        int count, bool fetch, struct work *work) {
+                        int count, struct work *work) {
     struct panel *panel = work->panels;
     for (int32_t r = 0; r < rows; r += LANES, panel++) {
         const uint8_t *from = w + r * row_bytes;
         if (rows - r >= LANES) {
-            uintptr_t next = fetch ? (uintptr_t)from + (uintptr_t)(rows * row_bytes) : 0;
-            f->fill((struct rows){from, row_bytes, next}, first, count, panel);
+            f->fill((struct rows){from, row_bytes, &work->next}, first, count, panel);
             continue;
         }
         from += first * f->chunk_bytes / CHUNK;
@@ -104,14 +102,6 @@ static void fill_panels(const struct format *f, const uint8_t *w, int64_t row_by
 
 static void store_sums(const float *acc, int32_t rows, int32_t ld, int32_t n, float *out, int64_t ld_out) {
     for (int32_t t = 0; t < n; t++) memcpy(out + t * ld_out, acc + (int64_t)t * ld, sizeof(float) * (size_t)rows);
-}
-
-/* While `rows` rows' chunk is multiplied in `steps` steps, as much of the rows after them is fetched. */
-static void fetch_next(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows, int32_t first,
-                       int32_t steps, struct work *work) {
-    int64_t bytes = (int64_t)rows * f->chunk_bytes;
-    uintptr_t at = (uintptr_t)w + (uintptr_t)(rows * row_bytes + first / CHUNK * bytes);
-    work->next = (struct stream){at, at + (uintptr_t)bytes, (int32_t)(bytes / 64) / steps + 1};
 }
 
 /* The driver of quantized types where rows are lanes. */
@@ -125,14 +115,17 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
         f->one(w, row_bytes, rows, a, terms, out, (int8_t *)((room + 63) / 64 * 64));
         return;
     }
+    int64_t panel_bytes = (int64_t)LANES * f->chunk_bytes;
+    work->next = paced(panel_bytes, a->n, UNPACKING, panel_bytes / 64, CHUNK * a->n); /* whatever the panels */
     for (int32_t r = 0; r < rows; r += most) {
         int32_t here = rows - r < most ? rows - r : most, panels = (here + LANES - 1) / LANES, ld = panels * LANES;
         memset(work->acc, 0, sizeof(float) * (size_t)a->n * (size_t)ld);
         for (int32_t first = 0; first < blocks; first += CHUNK) {
             int count = blocks - first < CHUNK ? blocks - first : CHUNK;
-            fetch_next(f, w + r * row_bytes, row_bytes, here, first, panels * CHUNK * ((a->n + TILE - 1) / TILE), work);
-            if (a->n == 1) work->next.lines = 0; /* unpacking takes the most time, and fetches */
-            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, a->n == 1, work);
+            int64_t bytes = (int64_t)here * f->chunk_bytes;
+            start_stream(&work->next, (uintptr_t)w + (uintptr_t)((r + here) * row_bytes + first / CHUNK * bytes),
+                         bytes);
+            fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, work);
             for (int32_t t = 0, size = SIZES - 1; t < a->n; t += 1 << size) {
                 while (a->n - t < 1 << size) size--;
                 struct tile x = tile_at(f, a, terms, t, first);
@@ -140,6 +133,7 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
                 float *acc = work->acc + (int64_t)t * ld;
                 for (int32_t p = 0; p < panels; p++) f->cores[size](&work->panels[p], &x, count, acc + p * LANES, ld);
             }
+            fetch_rest(&work->next);
         }
         store_sums(work->acc, here, ld, a->n, out + r, ld_out);
     }

@@ -1,4 +1,4 @@
-/* Q4_K times generated tokens at level amx, more than FEW_CODES of them. Codes go into the tiles as they are, and their
+/* Q4_K times generated tokens at level amx, more than a few of them. Codes go into the tiles as they are, and their
  * sub-scales meet the sums: unpacking a row costs a quarter of what it costs to multiply them together first.
  *
  * Tokens are a product's first operand, so its sums are tokens by rows: sixteen rows' sub-scales are one register, and
@@ -15,7 +15,11 @@
 #include "quant/formats.h"
 #include "tiles.h"
 
-enum { FEW_CODES = 4, CODE_OFFSET = 8, CODE_BLOCKS = 8, CODE_PRODUCTS = CODE_BLOCKS + 2 };
+enum { CODE_OFFSET = 8, CODE_BLOCKS = 8, CODE_PRODUCTS = CODE_BLOCKS + 2 };
+enum {
+    CODES_UNPACKING = 12, /* tokens take as long */
+    MANY_CODES = 32       /* more tokens leave time enough to fetch between their products */
+};
 
 /* Sixteen rows by 256 columns, rows as lanes. */
 struct code_panel {
@@ -35,11 +39,12 @@ struct code_work {
 /* ---- rows ---- */
 
 /* Half of the blocks: 64 bytes of every row. */
-INLINE void put_half(const uint8_t *qs, int64_t row_bytes, int8_t (*codes)[8][SIDE][4]) {
+INLINE void put_half(struct rows w, int64_t offset, int8_t (*codes)[8][SIDE][4]) {
     vi r[SIDE];
-    UNROLL for (int i = 0; i < SIDE; i++) r[i] = _mm512_loadu_si512(qs + i * row_bytes);
+    UNROLL for (int i = 0; i < SIDE; i++) r[i] = _mm512_loadu_si512(w.first + offset + i * w.stride);
     transpose(r);
     UNROLL for (int i = 0; i < SIDE; i++) {
+        if (w.next) fetch_on(w.next, w.next->unpacking);
         vi low = vi_and(r[i], vi_set8(15)), high = vi_and(vi_shr32(r[i], 4), vi_set8(15));
         vi_store(codes[i / 8 * 2][i % 8], vi_sub8(low, vi_set8(CODE_OFFSET)));
         vi_store(codes[i / 8 * 2 + 1][i % 8], vi_sub8(high, vi_set8(CODE_OFFSET)));
@@ -54,9 +59,9 @@ INLINE vi twice_bf16(vi integers) {
     return vi_or(bits, vi_shr32(bits, 16));
 }
 
-INLINE void fill_codes(const uint8_t *w, int64_t row_bytes, struct code_panel *out) {
+INLINE void fill_codes(struct rows w, struct code_panel *out) {
     vi t[4], scale[2], min[2];
-    load_columns((struct rows){w, row_bytes, 0}, 0, t);
+    load_columns((struct rows){w.first, w.stride, NULL}, 0, t);
     scale[0] = vi_and(t[1], vi_set8(63));
     min[0] = vi_and(t[2], vi_set8(63));
     scale[1] = vi_or(vi_and(t[3], vi_set8(15)), vi_and(vi_shr32(t[1], 2), vi_set8(48)));
@@ -69,8 +74,8 @@ INLINE void fill_codes(const uint8_t *w, int64_t row_bytes, struct code_panel *o
         vi_store(out->factors[0][j], twice_bf16(sub));
         vi_store(out->factors[1][j], twice_bf16(byte_of(min, j)));
     }
-    put_half(w + 16, row_bytes, out->codes);
-    put_half(w + 16 + 64, row_bytes, out->codes + 4);
+    put_half(w, 16, out->codes);
+    put_half(w, 16 + 64, out->codes + 4);
 }
 
 /* ---- products ---- */
@@ -118,7 +123,7 @@ INLINE void code_core(int tokens, const struct code_panel *p, const struct code_
     UNROLL for (int t = 0; t < tokens; t++) isum[t] = vi_set32(0);
     UNROLL for (int i = 0; i < CODE_PRODUCTS + 2; i++) {
         if (i < CODE_PRODUCTS) {
-            fetch(x->next);
+            fetch_line(x->next);
             multiply_codes(p, x, i);
         }
         if (i >= 2) store_tile(i - 2, sums[i - 2]);
@@ -160,21 +165,22 @@ static void code_tokens(const struct activations *a, int32_t super, struct strea
 }
 
 /* Sixteen rows' super; the last ones are copied to where reading sixteen is allowed. */
-static void unpack_codes(const uint8_t *w, int64_t row_bytes, int32_t rows, struct code_work *work) {
+static void unpack_codes(const uint8_t *w, int64_t row_bytes, int32_t rows, struct stream *next,
+                         struct code_work *work) {
     const int64_t bytes = sizeof(struct q4_k);
     if (rows >= SIDE) {
-        fill_codes(w, row_bytes, &work->panel);
+        fill_codes((struct rows){w, row_bytes, next}, &work->panel);
         return;
     }
     for (int32_t i = 0; i < rows; i++) memcpy(work->staged[i], w + i * row_bytes, (size_t)bytes);
-    fill_codes(work->staged[0], bytes, &work->panel);
+    fill_codes((struct rows){work->staged[0], bytes, next}, &work->panel);
 }
 
 static void matmul_codes(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, float *out,
                          int64_t ld_out, void *scratch) {
     const int64_t bytes = SIDE * sizeof(struct q4_k); /* of a panel */
     struct code_work *work = scratch;
-    int32_t groups = groups_of(a->n), lines = (int32_t)bytes / 64 / (CODE_PRODUCTS * groups) + 1;
+    struct stream next = paced(bytes, a->n, CODES_UNPACKING, 2 * SIDE, CODE_PRODUCTS * groups_of(a->n));
     memset(work->sums, 0, sizeof work->sums);
     enter_shapes((struct tile_shape){a->rows, 64}, (struct tile_shape){8, 64}, (struct tile_shape){a->rows, 32});
     for (int32_t r = 0; r < rows; r += SIDE) {
@@ -182,8 +188,9 @@ static void matmul_codes(const uint8_t *w, int64_t row_bytes, int32_t rows, cons
         uintptr_t after = (uintptr_t)w + (uintptr_t)((r + here) * row_bytes);
         memset(work->acc, 0, sizeof *work->acc * (size_t)padded_tokens(a->n));
         for (int32_t b = 0; b < a->k / 256; b++, after += (uintptr_t)bytes) {
-            struct stream next = {after, after + (uintptr_t)bytes, lines};
-            unpack_codes(w + r * row_bytes + b * (int64_t)sizeof(struct q4_k), row_bytes, here, work);
+            start_stream(&next, after, bytes);
+            unpack_codes(w + r * row_bytes + b * (int64_t)sizeof(struct q4_k), row_bytes, here,
+                         a->n > MANY_CODES ? NULL : &next, work);
             code_tokens(a, b, &next, work);
         }
         __mmask16 mask = (__mmask16)((1u << here) - 1);

@@ -22,13 +22,13 @@ INLINE void block_core(int tokens, bool min, const struct panel *p, const struct
     vf sum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) sum[t] = vf_load(acc + t * ld);
     for (int b = 0; b < count; b++) {
-        fetch(x->next);
         const float *scale = x->scale + b * x->rows;
         const union term *term = x->term + b * x->rows;
         vf d = vf_load(p->d[b]), m = vf_load(p->m[b]);
         vi codes[8];
         load_codes(p, b, codes);
         UNROLL for (int t = 0; t < tokens; t++) {
+            fetch_on(x->next, x->next->multiplying);
             vi isum = dot_steps(vi_set32(min ? 0 : term[t].start), codes, tile_q(x, t, b), 0, 8);
             sum[t] = vf_fma(vf_mul(vf_of(isum), d), vf_set(scale[t]), sum[t]);
             if (min) sum[t] = vf_fma(m, vf_set(term[t].min_scale), sum[t]);
@@ -43,11 +43,11 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
     vi isum[TILE], msum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) isum[t] = msum[t] = vi_set32(0);
     UNROLL for (int b = 0; b < CHUNK; b++) {
-        fetch(x->next);
         vi codes[8], first = vi_load(p->sub[b][0]), second = vi_load(p->sub[b][1]);
         load_codes(p, b, codes);
         UNROLL for (int t = 0; t < tokens; t++) {
             const int8_t *q = tile_q(x, t, b);
+            fetch_on(x->next, x->next->multiplying);
             vi sum = dot_steps(vi_set32(0), codes, q, 0, halves ? 4 : 8);
             isum[t] = vi_add32(isum[t], vi_mul32(sum, first));
             if (halves) isum[t] = vi_add32(isum[t], vi_mul32(dot_steps(vi_set32(0), codes, q, 4, 8), second));

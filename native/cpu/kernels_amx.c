@@ -20,9 +20,11 @@
 
 #include "products.h"
 
+#include "few_blocks_amx.h"
+
 /* FETCHES: of lines, at the sums of a block; unpacking takes as long as so many tokens */
 enum { FETCHES = 4, BLOCKS_UNPACKING = 11, SUPERS_UNPACKING = 22 };
-enum { FEW_BLOCKS = 8, FEW_SUPERS = 4 }; /* up to so many tokens, tiles do not pay */
+enum { FEW = 4 }; /* up to so many tokens, tiles do not pay */
 enum { COLUMNS = 512, BLOCKS = COLUMNS / 32, SUPERS = COLUMNS / 256, STEPS = 4 /* of 64 columns in a super */ };
 
 /* Sixteen rows' codes. */
@@ -72,7 +74,7 @@ struct tile_work {
 
 static int64_t tile_scratch(int32_t k, int32_t n) {
     int64_t tiles = (int64_t)sizeof(struct tile_work) + groups_of(n) * (int64_t)sizeof(tile_sums);
-    int64_t lanes = scratch(k, n < FEW_BLOCKS ? n : FEW_BLOCKS), codes = code_scratch(n),
+    int64_t lanes = scratch(k, n < MOST_TOKENS ? n : MOST_TOKENS), codes = code_scratch(n),
             most = tiles > lanes ? tiles : lanes;
     return most > codes ? most : codes;
 }
@@ -87,7 +89,7 @@ static void put(const uint8_t *from, int count, int32_t rows, int32_t token, uin
 
 static void quantize_blocks_by_fours(const struct activations *a, int32_t token, int32_t first, int32_t count,
                                      const float *x) {
-    if (a->n <= FEW_BLOCKS) {
+    if (a->n <= MOST_TOKENS) {
         quantize_blocks(a, token, first, count, x);
         return;
     }
@@ -128,7 +130,7 @@ static void quantize_supers_twice(const struct activations *a, int32_t token, in
     int32_t group = token / GROUP * GROUP, at = token - group;
     bool last = at == GROUP - 1 || token == a->n - 1; /* the others have come before */
     quantize_supers(a, token, first, count, x);
-    if (a->n <= FEW_SUPERS) return;
+    if (a->n <= FEW) return;
     for (int32_t b = first; b < first + count; b++) {
         int16_t *sums = a->supers.sums + scale_at(a, 256, token, b) * SUPER_SUMS;
         for (int i = 0; i < 8; i++) split_sum(sums[16 + i], sums + SPLIT_SUMS + 2 * i);
@@ -225,20 +227,6 @@ SUPERS_OF(IQ4_XS, iq4_xs, false, 128, wide_iq4_xs, subs_iq4_xs(s), NO_MINIMA)
 
 /* ---- a scale per 32 columns ---- */
 
-/* A sum n of magnitude below 2^22, added to the bits of 1.5 * 2^23, makes the float 1.5 * 2^23 + n. So one fma gives
- * round(n * d), the bits of (float)n * d but for the sign of a zero, as long as 1.5 * 2^23 * d is exact and finite. */
-enum { MAGIC = 0x4b400000 };
-
-static bool takes_magic(struct scales *w, int count) {
-    __mmask16 finite = 0xffff;
-    for (int b = 0; b < count; b++) {
-        vf d = vf_load(w->d[b]);
-        finite &= _mm512_cmp_ps_mask(_mm512_abs_ps(d), vf_set(1e5f), _CMP_LT_OQ); /* half precision ends at 65504 */
-        vf_store(w->magic[b], vf_mul(d, vf_set(12582912.0f)));
-    }
-    return finite == 0xffff;
-}
-
 INLINE void multiply_block(const struct weights *w, const struct part *p, int b, int turn) {
     const int8_t *q = p->q + (int64_t)b * 32 * p->rows;
     switch (turn % 4) { /* unrolled: one case remains */
@@ -299,7 +287,9 @@ INLINE void block_tile(bool magic, bool min, const struct weights *w, const stru
 static void block_tiles(bool min, const struct activations *a, int32_t first, int count, struct tile_work *work) {
     const struct weights *w = &work->weights;
     const struct scales *scales = &work->scales[0];
-    bool magic = takes_magic(&work->scales[0], count);
+    bool magic = takes_magic(scales->d, count);
+    for (int b = 0; b < count; b++)
+        vf_store(work->scales[0].magic[b], vf_mul(vf_load(scales->d[b]), vf_set(MAGIC_FLOAT)));
     settle();
     for (int32_t t = 0; t < a->n; t += GROUP) {
         int64_t at = scale_at(a, 32, t, first);
@@ -442,8 +432,12 @@ static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_b
                          const struct activations *a, float *out, int64_t ld_out, void *scratch) {
     struct tile_work *work = scratch;
     int32_t blocks = a->k / 32, groups = groups_of(a->n);
-    if (a->n <= (is_super(f->form) ? FEW_SUPERS : FEW_BLOCKS)) {
+    if (a->n <= FEW) {
         matmul_lanes(f, w, row_bytes, rows, a, out, ld_out, scratch);
+        return;
+    }
+    if (a->n <= MOST_TOKENS && !is_super(f->form)) {
+        matmul_few_blocks(f, w, row_bytes, rows, a, out, ld_out, scratch);
         return;
     }
     if (!f->unpack) {

@@ -1,5 +1,6 @@
 /* Level amx, generated tokens: few at a time go the ways of level avx512, more go through tiles of int8; Q4_K has a
- * way of its own (q4_k_amx.h). Sums are exact integers and are scaled and added in the order that kernels.h binds, so
+ * way of its own (q4_k_amx.h), and so have up to eight tokens of types with a scale per 32 columns
+ * (few_blocks_amx.h). Sums are exact integers and are scaled and added in the order that kernels.h binds, so
  * the bits are every other level's.
  *
  * Sixteen rows of weights at a time are unpacked, COLUMNS of them, into the first-level cache and multiplied with all
@@ -9,7 +10,7 @@
  *
  * Two things bound this. Any tile instruction shuts one of the two ports that take 512-bit float arithmetic for some
  * 250 cycles, so each float operation counts twice; and sums leave the tiles through memory only. So sums are added
- * while the next ones are made, and sums of blocks become floats by an integer addition (see MAGIC). */
+ * while the next ones are made, and sums of blocks become floats by an integer addition (magic.h). */
 #include <stdbool.h>
 
 #include "one_token.h"

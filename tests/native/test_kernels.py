@@ -29,7 +29,7 @@ TYPES = FLOATS + list(HALVES)
 # rows, blocks of the type (or 23 columns of a float type) and tokens; 16 rows, 8 blocks of 32 and 8 tokens are a tile
 SHAPES = [
     (1, 1, 1), (16, 8, 1), (17, 9, 3), (5, 3, 40), (67, 10, 13), (64, 16, 8), (33, 7, 9), (130, 2, 1), (3, 24, 2),
-    (37, 32, 1), (18, 80, 1),
+    (37, 32, 1), (18, 80, 1), (35, 11, 6),
 ]  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def test_a_tokens_bits_are_its_own(name: str, level: str, guarded: Guarded) -> N
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_reaches_its_token_alone(name: str, poison: float, level: str, guarded: Guarded) -> None:
     rng = seeded()
-    for n in (3, 20):
+    for n in (3, 6, 20):
         raw, x = weights(rng, name, 9, 512), rng.standard_normal((n, 512)).astype(np.float32)
         clean = multiply(level, name, raw, x, guarded)
         x[1, rng.integers(512)] = poison

@@ -15,7 +15,7 @@ enum { SPINS_BEFORE_SLEEP = 20000, SPINS_BEFORE_YIELD = 2000 };
  * core is not waited for: it finds the gate shut when it comes back. The caller waits only for those inside. */
 enum { OPEN = 1, INSIDE = 2, INSIDE_MASK = 0xfffe, RUN = 0x10000 };
 
-/* A worker's own items, one after the other: it then reads memory in one long walk, which is a sixth faster than taking
+/* A worker's own items, one after the other: it then reads memory in one long walk, up to an eighth faster than taking
  * turns. Who has done its own helps the others. */
 struct share {
     _Alignas(64) atomic_int next;
@@ -50,10 +50,10 @@ static inline void relax(void) {
 static void take_items(struct team *t, int32_t worker) {
     for (int32_t i = 0; i < t->count; i++) {
         struct share *s = &t->shares[(worker + i) % t->count];
-        for (;;) {
+        /* Looking first leaves a finished share's line with everyone: many workers pass by. */
+        while (atomic_load_explicit(&s->next, memory_order_relaxed) < s->end) {
             int item = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
-            if (item >= s->end) break;
-            t->fn(t->arg, item, worker);
+            if (item < s->end) t->fn(t->arg, item, worker);
         }
     }
 }

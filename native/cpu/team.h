@@ -1,6 +1,7 @@
 /* The threads of a CPU device. The caller is worker 0 and takes part; the others wait between runs, first spinning
  * for the few microseconds between two operations of a step, then asleep, so that an idle runner uses no CPU.
- * Items are handed out one by one: a worker that loses its core to another process only delays its own item. */
+ * Each has its share of the items, neighbours, which it takes one by one, and then helps the others: a worker that
+ * loses its core to another process only delays its own item. */
 #ifndef TEAM_H
 #define TEAM_H
 #include <stdint.h>

@@ -19,20 +19,13 @@ enum { MOST_TOKENS = 8, PANEL_UNPACKING = 8 /* tokens take as long */ };
 typedef int32_t few_sums[MOST_TOKENS][SIDE]; /* (tokens, rows) */
 
 INLINE void multiply_panel(const struct panel *p, const struct tile *x, int b) {
-    switch (b % 4) { /* unrolled: one case remains */
-#define CASE(sum, weights, tokens)                \
-    case sum:                                     \
-        _tile_zero(sum);                          \
-        _tile_loadd(weights, p->codes[b], 64);    \
-        _tile_loadd(tokens, tile_q(x, 0, b), 64); \
-        _tile_dpbsud(sum, tokens, weights);       \
-        break
-        CASE(0, WEIGHTS_A, TOKENS_A);
-        CASE(1, WEIGHTS_B, TOKENS_B);
-        CASE(2, WEIGHTS_A, TOKENS_A);
-        CASE(3, WEIGHTS_B, TOKENS_B);
-    }
-#undef CASE
+#define PRODUCT(sum, weights, tokens)         \
+    _tile_zero(sum);                          \
+    _tile_loadd(weights, p->codes[b], 64);    \
+    _tile_loadd(tokens, tile_q(x, 0, b), 64); \
+    _tile_dpbsud(sum, tokens, weights);
+    IN_TURN(b, PRODUCT)
+#undef PRODUCT
 }
 
 /* Terms' starts have MAGIC in them. */

@@ -230,20 +230,13 @@ SUPERS_OF(IQ4_XS, iq4_xs, false, 128, wide_iq4_xs, subs_iq4_xs(s), NO_MINIMA)
 
 INLINE void multiply_block(const struct weights *w, const struct part *p, int b, int turn) {
     const int8_t *q = p->q + (int64_t)b * 32 * p->rows;
-    switch (turn % 4) { /* unrolled: one case remains */
-#define CASE(sums, weights, tokens)            \
-    case sums:                                 \
-        _tile_loadd(weights, w->codes[b], 32); \
-        _tile_loadd(tokens, q, p->rows * 4);   \
-        _tile_zero(sums);                      \
-        _tile_dpbssd(sums, weights, tokens);   \
-        break
-        CASE(0, WEIGHTS_A, TOKENS_A);
-        CASE(1, WEIGHTS_B, TOKENS_B);
-        CASE(2, WEIGHTS_A, TOKENS_A);
-        CASE(3, WEIGHTS_B, TOKENS_B);
-    }
-#undef CASE
+#define PRODUCT(sums, weights, tokens)     \
+    _tile_loadd(weights, w->codes[b], 32); \
+    _tile_loadd(tokens, q, p->rows * 4);   \
+    _tile_zero(sums);                      \
+    _tile_dpbssd(sums, weights, tokens);
+    IN_TURN(turn, PRODUCT)
+#undef PRODUCT
 }
 
 INLINE void add_block(bool magic, bool min, const struct scales *w, const struct part *p, int b, tile_sums *sums,

@@ -93,26 +93,19 @@ struct code_tokens {
 /* The tile product of block i, or of the scales' factors, or of the minima's. */
 INLINE void multiply_codes(const struct code_panel *p, const struct code_tokens *x, int i) {
     const int8_t *q = x->q + i / 2 * x->rows * 64 + i % 2 * 32;
-    switch (i % 4) { /* unrolled: one case remains */
-#define CASE(sum, weights, tokens)                                                   \
-    case sum:                                                                        \
-        _tile_zero(sum);                                                             \
-        if (i < CODE_BLOCKS) {                                                       \
-            _tile_loadd(weights, p->codes[i], 64);                                   \
-            _tile_loadd(tokens, q, 64);                                              \
-            _tile_dpbssd(sum, tokens, weights);                                      \
-        } else {                                                                     \
-            _tile_loadd(weights, p->factors[i - CODE_BLOCKS], 64);                   \
-            _tile_loadd(tokens, x->sums + SPLIT_SUMS, SUPER_SUMS * sizeof(int16_t)); \
-            _tile_dpbf16ps(sum, tokens, weights);                                    \
-        }                                                                            \
-        break
-        CASE(0, WEIGHTS_A, TOKENS_A);
-        CASE(1, WEIGHTS_B, TOKENS_B);
-        CASE(2, WEIGHTS_A, TOKENS_A);
-        CASE(3, WEIGHTS_B, TOKENS_B);
+#define PRODUCT(sum, weights, tokens)                                            \
+    _tile_zero(sum);                                                             \
+    if (i < CODE_BLOCKS) {                                                       \
+        _tile_loadd(weights, p->codes[i], 64);                                   \
+        _tile_loadd(tokens, q, 64);                                              \
+        _tile_dpbssd(sum, tokens, weights);                                      \
+    } else {                                                                     \
+        _tile_loadd(weights, p->factors[i - CODE_BLOCKS], 64);                   \
+        _tile_loadd(tokens, x->sums + SPLIT_SUMS, SUPER_SUMS * sizeof(int16_t)); \
+        _tile_dpbf16ps(sum, tokens, weights);                                    \
     }
-#undef CASE
+    IN_TURN(i, PRODUCT)
+#undef PRODUCT
 }
 
 /* Up to `tokens` of a group: what is behind the last one is 0 (denormals would take their time). Sums are stored two

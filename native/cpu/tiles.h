@@ -38,6 +38,15 @@ INLINE void enter_tiles(int32_t tokens, int bytes) {
                  (struct tile_shape){bytes / 4, columns});
 }
 
+/* Product i by the registers whose turn it is: product(sums, weights, tokens); i is known when this is compiled. */
+#define IN_TURN(i, product)                          \
+    switch ((i) % 4) {                               \
+    case 0: product(0, WEIGHTS_A, TOKENS_A); break;  \
+    case 1: product(1, WEIGHTS_B, TOKENS_B); break;  \
+    case 2: product(2, WEIGHTS_A, TOKENS_A); break;  \
+    default: product(3, WEIGHTS_B, TOKENS_B); break; \
+    }
+
 /* One of the four registers of sums, in turn; i is known when this is compiled. */
 INLINE void store_tile(int i, void *to) {
     switch (i % 4) {

@@ -49,17 +49,20 @@ int ll_runner_open(ll_runner **out, const ll_model *model, const ll_runner_confi
     *out = NULL;
     TRY(check_config(config));
     ll_runner *r = calloc(1, sizeof *r);
-    void *scratch = malloc(sample_scratch(model->view.n_vocab));
-    int status = r && scratch ? LL_OK : fail(LL_ENOMEM, "no memory for a runner");
-    if (!status) status = open_device(r, model, config);
+    if (!r) return fail(LL_ENOMEM, "no memory for a runner");
+    r->model = model;
+    r->config = *config;
+    int status = open_device(r, model, config);
     if (status) {
-        free(scratch);
         free(r);
         return status;
     }
-    r->model = model;
-    r->config = *config;
-    r->sample_scratch = scratch;
+    uint64_t drawing = r->device.team ? (uint64_t)team_threads(r->device.team) : 1;
+    r->sample_scratch = malloc(drawing * sample_scratch(model->view.n_vocab));
+    if (!r->sample_scratch) {
+        ll_runner_close(r);
+        return fail(LL_ENOMEM, "no memory for drawing tokens");
+    }
     *out = r;
     return LL_OK;
 }
@@ -152,12 +155,11 @@ int ll_logits(ll_runner *runner, float *out) {
 
 /* ---- sampling ---- */
 
-static int sample(const float *logits, int32_t n_logits, int32_t n_vocab, const ll_sampling *rows, int32_t n,
-                  int32_t max_top, int32_t *tokens, float *logprobs, int32_t *top_ids, float *top_logprobs,
-                  void *scratch) {
-    for (int32_t i = 0; i < n; i++) TRY(check_range("sampling.logits", rows[i].logits, 0, n_logits - 1));
+static int sample(struct draws *d, int32_t n_logits, struct team *team) {
+    for (int32_t i = 0; i < d->n; i++)
+        TRY(check_range("sampling.logits", d->rows[i].logits, 0, n_logits - 1));
     uint32_t env = float_env_enter();
-    int status = sample_rows(logits, n_vocab, rows, n, max_top, tokens, logprobs, top_ids, top_logprobs, scratch);
+    int status = sample_rows(d, team);
     float_env_leave(env);
     return status;
 }
@@ -167,8 +169,9 @@ int ll_sample(ll_runner *runner, const ll_sampling *rows, int32_t n, int32_t max
     profile_start(runner->profile);
     const float *logits = runner->device.logits(runner->device.self);
     if (!logits) return LL_EDEVICE;
-    int status = sample(logits, runner->n_samples, runner->model->view.n_vocab, rows, n, max_top, tokens, logprobs,
-                        top_ids, top_logprobs, runner->sample_scratch);
+    struct draws d = {logits, runner->model->view.n_vocab, rows, n, max_top, tokens, logprobs, top_ids, top_logprobs,
+                      runner->sample_scratch};
+    int status = sample(&d, runner->n_samples, runner->device.team);
     profile_stop(runner->profile, LL_OP_SAMPLE);
     return status;
 }
@@ -178,7 +181,8 @@ int ll_test_sample(const float *logits, int32_t n_vocab, const ll_sampling *rows
     TRY(check_range("n_vocab", n_vocab, 1, 1 << 24));
     void *scratch = malloc(sample_scratch(n_vocab));
     if (!scratch) return fail(LL_ENOMEM, "no memory for sampling");
-    int status = sample(logits, INT32_MAX, n_vocab, rows, n, max_top, tokens, logprobs, top_ids, top_logprobs, scratch);
+    struct draws d = {logits, n_vocab, rows, n, max_top, tokens, logprobs, top_ids, top_logprobs, scratch};
+    int status = sample(&d, INT32_MAX, NULL);
     free(scratch);
     return status;
 }

@@ -60,6 +60,7 @@ struct device {
     const struct model *model; /* with pointers of this device */
     struct work work;
     int32_t threads;
+    struct team *team; /* the threads of a CPU device, which then draw tokens too; else NULL */
     int (*begin)(void *self, const ll_batch *b, struct step *out); /* takes the batch to the device */
     /* Host memory with the last step's logits (n_samples, n_vocab); NULL and a reason when the device failed. */
     const float *(*logits)(void *self);

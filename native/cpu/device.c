@@ -163,6 +163,7 @@ int cpu_open(struct device *out, const struct ll_model *model, const ll_runner_c
                            &model->view,
                            c->work,
                            c->config.threads,
+                           c->team,
                            cpu_begin,
                            cpu_logits,
                            cpu_close,

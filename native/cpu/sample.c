@@ -307,30 +307,34 @@ uint64_t sample_scratch(int32_t n_vocab) {
     return pad_to_8((uint64_t)n_vocab * sizeof(float)) + (uint64_t)n_vocab * sizeof(struct candidate);
 }
 
-int sample_rows(const float *logits, int32_t n_vocab, const ll_sampling *rows, int32_t n, int32_t max_top,
-                int32_t *tokens, float *logprobs, int32_t *top_ids, float *top_logprobs, void *scratch) {
-    if (n < 0 || max_top < 0 || n_vocab < 1)
-        return fail(LL_EINVAL, "%d rows, %d tops, %d tokens cannot be sampled", n, max_top, n_vocab);
-    for (int32_t row = 0; row < n; row++) TRY(check_row(&rows[row], row, n_vocab, max_top));
-    float *adjusted = scratch;
-    void *pool = (uint8_t *)scratch + pad_to_8((uint64_t)n_vocab * sizeof(float)); /* counts first, candidates later */
-    for (int64_t row = 0; row < n; row++) {
-        const ll_sampling *s = &rows[row];
-        const float *raw = logits + (int64_t)s->logits * n_vocab, *use = raw;
-        int32_t *ids = top_ids + row * max_top;
-        float *tops = top_logprobs + row * max_top;
-        tokens[row] = -1;
-        logprobs[row] = -INFINITY;
-        for (int32_t i = 0; i < max_top; i++) ids[i] = -1, tops[i] = -INFINITY;
-        if (adjusts(s)) {
-            if (find_largest(raw, n_vocab) < 0) continue; /* judged before a mask can hide what is not finite */
-            memcpy(adjusted, raw, (size_t)n_vocab * sizeof(float));
-            adjust(s, adjusted, n_vocab, pool);
-            use = adjusted;
-        }
-        tokens[row] = draw(s, use, n_vocab, pool);
-        if (tokens[row] >= 0 && s->n_top >= 0)
-            report(s, raw, n_vocab, find_largest(raw, n_vocab), tokens[row], &logprobs[row], ids, tops, pool);
+static void draw_row(void *arg, int32_t row, int32_t worker) {
+    const struct draws *d = arg;
+    const ll_sampling *s = &d->rows[row];
+    const int32_t n_vocab = d->n_vocab;
+    const float *raw = d->logits + (int64_t)s->logits * n_vocab, *use = raw;
+    int32_t *ids = d->top_ids + (int64_t)row * d->max_top;
+    float *tops = d->top_logprobs + (int64_t)row * d->max_top;
+    uint8_t *scratch = (uint8_t *)d->scratch + (uint64_t)worker * sample_scratch(n_vocab);
+    float *adjusted = (float *)(void *)scratch;
+    void *pool = scratch + pad_to_8((uint64_t)n_vocab * sizeof(float)); /* counts first, candidates later */
+    d->tokens[row] = -1;
+    d->logprobs[row] = -INFINITY;
+    for (int32_t i = 0; i < d->max_top; i++) ids[i] = -1, tops[i] = -INFINITY;
+    if (adjusts(s)) {
+        if (find_largest(raw, n_vocab) < 0) return; /* judged before a mask can hide what is not finite */
+        memcpy(adjusted, raw, (size_t)n_vocab * sizeof(float));
+        adjust(s, adjusted, n_vocab, pool);
+        use = adjusted;
     }
+    d->tokens[row] = draw(s, use, n_vocab, pool);
+    if (d->tokens[row] >= 0 && s->n_top >= 0)
+        report(s, raw, n_vocab, find_largest(raw, n_vocab), d->tokens[row], &d->logprobs[row], ids, tops, pool);
+}
+
+int sample_rows(struct draws *d, struct team *team) {
+    if (d->n < 0 || d->max_top < 0 || d->n_vocab < 1)
+        return fail(LL_EINVAL, "%d rows, %d tops, %d tokens cannot be sampled", d->n, d->max_top, d->n_vocab);
+    for (int32_t row = 0; row < d->n; row++) TRY(check_row(&d->rows[row], row, d->n_vocab, d->max_top));
+    team_run(team, d->n, draw_row, d);
     return LL_OK;
 }

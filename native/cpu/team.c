@@ -112,7 +112,7 @@ static void shut_gate(struct team *t) {
 }
 
 void team_run(struct team *t, int32_t items, team_fn *fn, void *arg) {
-    if (items <= 1 || t->started == 0) {
+    if (items <= 1 || !t || t->started == 0) {
         for (int32_t i = 0; i < items; i++) fn(arg, i, 0);
         return;
     }

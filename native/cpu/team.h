@@ -14,7 +14,7 @@ typedef void team_fn(void *arg, int32_t item, int32_t worker);
 int team_open(struct team **out, int32_t threads);
 void team_close(struct team *team);
 int32_t team_threads(const struct team *team);
-/* Returns when every item is done. One item, or a team of one, runs in the caller. */
+/* Returns when every item is done. One item, or a team of one or none (NULL), runs in the caller. */
 void team_run(struct team *team, int32_t items, team_fn *fn, void *arg);
 
 #endif

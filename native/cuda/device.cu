@@ -370,7 +370,7 @@ extern "C" int cuda_open(struct device *out, const struct ll_model *model, const
         cuda_close(d);
         return status;
     }
-    *out = {&cuda_ops, d, &d->model, d->work, 1, cuda_begin, cuda_logits, cuda_close, false};
+    *out = {&cuda_ops, d, &d->model, d->work, 1, nullptr, cuda_begin, cuda_logits, cuda_close, false};
     return LL_OK;
 }
 

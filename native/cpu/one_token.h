@@ -140,10 +140,27 @@ INLINE void super_Q6_K(const uint8_t *p, const int8_t *q, const int16_t *sums, s
     out->scales[at] = d;
 }
 
+/* Columns in their order, a scale per sixteen. */
+INLINE void super_Q3_K(const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
+    const struct q3_k *s = (const void *)p;
+    __m256i scales = _mm256_cvtepi8_epi16(subs_q3_k(s));
+    __m256i offset = _mm256_madd_epi16(scales, load_32(sums));
+    vi isum = vi_sub32(vi_set32(0), _mm512_zextsi256_si512(_mm256_slli_epi32(offset, 2))); /* codes are 4 too large */
+    vi more = vi_set32(0);
+    UNROLL for (int i = 0; i < 2; i++) {
+        vi first = _mm512_maddubs_epi16(wide_q3_k(s, 2 * i), vi_load(q + 128 * i));
+        vi second = _mm512_maddubs_epi16(wide_q3_k(s, 2 * i + 1), vi_load(q + 128 * i + 64));
+        isum = _mm512_dpwssd_epi32(isum, first, spread(four_words[2 * i], scales));
+        more = _mm512_dpwssd_epi32(more, second, spread(four_words[2 * i + 1], scales));
+    }
+    vi_store(out->sums[at], vi_add32(isum, more));
+    out->scales[at] = load_u16(s->d);
+}
+
 /* Rows in batches. Each is added when the next one has been read: its small stores have then settled. */
 INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row_bytes, int32_t rows,
                           const struct quants *x, const int8_t *q, int32_t supers, float *out) {
-    const bool min = type != LL_Q6_K;
+    const bool min = type == LL_Q4_K || type == LL_Q5_K;
     struct batch batches[2] = {0};
     int32_t last_row = -1, last_first = 0, turn = 0;
     for (int32_t r = 0; r < rows; r++) {
@@ -152,12 +169,15 @@ INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row
             int count = supers - first < BATCH ? supers - first : BATCH;
             const uint8_t *p = w + r * row_bytes + (int64_t)first * bytes;
             for (int b = 0; b < count; b++, p += bytes) {
+                const int8_t *at = q + (first + b) * 256;
+                const int16_t *sums = x->sums + (first + b) * SUPER_SUMS;
                 prefetch(p, bytes);
                 if (min)
-                    super_4_5(type == LL_Q5_K, p, q + (first + b) * 256, x->sums + (first + b) * SUPER_SUMS,
-                              &batches[turn], b);
+                    super_4_5(type == LL_Q5_K, p, at, sums, &batches[turn], b);
+                else if (type == LL_Q6_K)
+                    super_Q6_K(p, at, sums, &batches[turn], b);
                 else
-                    super_Q6_K(p, q + (first + b) * 256, x->sums + (first + b) * SUPER_SUMS, &batches[turn], b);
+                    super_Q3_K(p, at, sums, &batches[turn], b);
             }
             if (last_row >= 0)
                 add_batch(min, &batches[turn ^ 1], supers - last_first, x->scale + last_first, &out[last_row]);
@@ -168,24 +188,19 @@ INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row
     add_batch(min, &batches[turn ^ 1], supers - last_first, x->scale + last_first, &out[last_row]);
 }
 
-static void one_Q4_K(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                     const union term *terms, float *out, int8_t *room) {
-    (void)terms;
-    arrange_q4_k(a->supers.q, a->k, room);
-    one_of_supers(LL_Q4_K, sizeof(struct q4_k), w, row_bytes, rows, &a->supers, room, a->k / 256, out);
-}
-static void one_Q5_K(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                     const union term *terms, float *out, int8_t *room) {
-    (void)terms;
-    arrange_q4_k(a->supers.q, a->k, room);
-    one_of_supers(LL_Q5_K, sizeof(struct q5_k), w, row_bytes, rows, &a->supers, room, a->k / 256, out);
-}
-static void one_Q6_K(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
-                     const union term *terms, float *out, int8_t *room) {
-    (void)terms;
-    (void)room;
-    one_of_supers(LL_Q6_K, sizeof(struct q6_k), w, row_bytes, rows, &a->supers, a->supers.q, a->k / 256, out);
-}
+/* `arranged`: q in the order of Q4_K's nibbles. */
+#define ONE_OF_SUPERS(type, block, arranged)                                                                          \
+    static void one_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,            \
+                           const union term *terms, float *out, int8_t *room) {                                       \
+        (void)terms;                                                                                                  \
+        if (arranged) arrange_q4_k(a->supers.q, a->k, room);                                                          \
+        one_of_supers(LL_##type, sizeof(struct block), w, row_bytes, rows, &a->supers, arranged ? room : a->supers.q, \
+                      a->k / 256, out);                                                                               \
+    }
+ONE_OF_SUPERS(Q3_K, q3_k, false)
+ONE_OF_SUPERS(Q4_K, q4_k, true)
+ONE_OF_SUPERS(Q5_K, q5_k, true)
+ONE_OF_SUPERS(Q6_K, q6_k, false)
 
 /* ---- a scale per 32 columns ---- */
 

@@ -25,7 +25,7 @@ BLOCKS(Q8_0, ONE(Q8_0), plain_cores_8, FORM_PLAIN, false, WIDE_OFFSET, CHUNK * s
 BLOCKS(IQ4_NL, ONE(IQ4_NL), plain_cores_8, FORM_PLAIN, false, WIDE_OFFSET, CHUNK * sizeof(struct iq4_nl))
 BLOCKS(MXFP4, NULL, plain_cores_5, FORM_PLAIN, false, MXFP4_OFFSET, CHUNK * sizeof(struct mxfp4))
 BLOCKS(Q2_K, NULL, halves_min_cores_2, FORM_SUPER_MIN, true, 0, sizeof(struct q2_k))
-BLOCKS(Q3_K, NULL, halves_cores_3, FORM_SUPER, true, Q3_K_OFFSET, sizeof(struct q3_k))
+BLOCKS(Q3_K, ONE(Q3_K), halves_cores_3, FORM_SUPER, true, Q3_K_OFFSET, sizeof(struct q3_k))
 BLOCKS(Q4_K, ONE(Q4_K), super_min_cores_4, FORM_SUPER_MIN, false, 0, sizeof(struct q4_k))
 BLOCKS(Q5_K, ONE(Q5_K), super_min_cores_5, FORM_SUPER_MIN, false, 0, sizeof(struct q5_k))
 BLOCKS(Q6_K, ONE(Q6_K), halves_cores_6, FORM_SUPER, true, Q6_K_OFFSET, sizeof(struct q6_k))

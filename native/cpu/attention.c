@@ -84,6 +84,7 @@ static struct attend_tile describe(const struct attend *w, const struct tile *ti
         .to_values = c->kv.plane_bytes,
         .row_bytes = c->kv.row_bytes,
         .block_bytes = c->kv.block_bytes,
+        .to_next = head + 1 < m->n_kv_heads ? c->kv.head_bytes : 0,
         .blocks = w->s->batch.blocks + (int64_t)tile->row * w->s->batch.max_blocks,
         .block_size = c->kv.block_size,
     };

@@ -25,6 +25,7 @@ struct attend_tile {
     int64_t q_ld;         /* from one token's queries to the next */
     const uint8_t *keys;  /* this layer and KV head in block 0 of the pool */
     int64_t to_values, row_bytes, block_bytes;
+    int64_t to_next;      /* from this KV head's keys to those that will probably be asked for next */
     const int32_t *blocks; /* block table of the row */
     int32_t block_size;
 };

@@ -128,16 +128,21 @@ INLINE void prefetch(const uint8_t *p, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
 }
 
-/* Keys and values [from, from + n), and zeros up to a multiple of 32. Meanwhile the next span comes nearer. */
+/* Keys that will be wanted 64 keys later: the next span's, or the next head's first ones. */
+INLINE const uint8_t *row_ahead(const struct attend_tile *t, int32_t position) {
+    if (position + ATTEND_SPAN < t->position + t->tokens) return attend_row(t, position + ATTEND_SPAN);
+    return attend_row(t, attend_first_span(t, 0) + position % ATTEND_SPAN) + t->to_next;
+}
+
+/* Keys and values [from, from + n), and zeros up to a multiple of 32. Meanwhile what comes next comes nearer. */
 INLINE void split_span_of(int32_t type, int32_t d, const struct attend_tile *t, int32_t from, int32_t n,
                           const struct layout *l) {
     int32_t key_bytes = (d + 31) / 32 * 2 * TILE, value_bytes = d / 16 * 2 * TILE;
     int64_t row = row_bytes(type, d);
     for (int32_t j = 0; j < n; j += ATTEND_GROUP) {
-        const uint8_t *key = attend_row(t, from + j), *ahead = key;
+        const uint8_t *key = attend_row(t, from + j), *ahead = row_ahead(t, from + j);
         uint8_t *k = l->k + j / 16 * key_bytes, *v = l->v + j / 32 * value_bytes + j % 32 / 2 * 64;
         int32_t count = n - j < ATTEND_GROUP ? n - j : ATTEND_GROUP;
-        if (from + j + ATTEND_SPAN < t->position + t->tokens) ahead = attend_row(t, from + j + ATTEND_SPAN);
         for (int32_t r = 0; r < count; r++) {
             prefetch(ahead + r * row, row);
             split_key(type, key + r * row, d, k + r * 64);
@@ -545,7 +550,7 @@ static void fold(const struct attend_tile *t, int32_t begin, int32_t end, void *
         state->max[i] = -INFINITY;
         state->sum[i] = 0;
     }
-    memset(state->acc, 0, (size_t)l.columns * 64 * (size_t)t->head_dim);
+    memset(state->acc, 0, (size_t)queries * (size_t)t->head_dim * sizeof *state->acc);
     enter_tiles(SIDE, 64); /* sixteen rows of 64 bytes each, all eight */
     for (int32_t from = attend_first_span(t, begin); from < end; from += ATTEND_SPAN)
         fold_span(t, &l, from, end - from < ATTEND_SPAN ? end - from : ATTEND_SPAN, state);
@@ -566,7 +571,7 @@ static void merge(int32_t queries, int32_t head_dim, const struct attend_state *
         __m512 later = _mm512_mul_ps(_mm512_load_ps(from->sum + c), b);
         _mm512_store_ps(into->max + c, max);
         _mm512_store_ps(into->sum + c, _mm512_fmadd_ps(_mm512_load_ps(into->sum + c), a, later));
-        for (int32_t i = 0; i < 16; i++) {
+        for (int32_t i = 0; i < 16 && c + i < queries; i++) {
             float *to = into->acc + (int64_t)(c + i) * head_dim;
             const float *add = from->acc + (int64_t)(c + i) * head_dim;
             for (int32_t d = 0; d < head_dim; d += 16) {

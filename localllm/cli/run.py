@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("words", nargs=-1, metavar="[[MODEL] PROMPT]")
 @options(RunOptions, SamplingOptions, DeviceOptions)
 def run(words: tuple[str, ...], **values: Any) -> int:
-    """Answer PROMPT, or hold a conversation when there is none.
+    """Answer PROMPT, or hold a conversation when there is none. A single argument that ends in .gguf is the MODEL.
 
     A PROMPT of - is standard input; anything piped in is appended to the prompt. Every option is also the variable
     LOCALLLM_<OPTION>.
@@ -70,10 +70,11 @@ def _model_and_prompt(words: tuple[str, ...], chosen: RunOptions) -> tuple[str |
         _refuse_twice("model", "-m")
         _refuse_twice("prompt", "-p")
         return words[0], words[1]
+    if len(words) == 1 and words[0].lower().endswith(".gguf"):
+        _refuse_twice("model", "-m")
+        return words[0], chosen.prompt
     if len(words) == 1:
         _refuse_twice("prompt", "-p")
-        if words[0].lower().endswith(".gguf"):
-            raise click.UsageError(f"one argument is a prompt; for a conversation with a model: -m {words[0]}")
         return chosen.model, words[0]
     return chosen.model, chosen.prompt
 

@@ -151,6 +151,10 @@ def test_two_arguments_are_model_and_prompt(command: Command, model: str) -> Non
     assert answer(command, model, "hello") == answer(command, "-m", model, "hello")
 
 
+def test_an_argument_that_names_a_file_is_the_model(command: Command, model: str) -> None:
+    assert answer(command, model, "-p", "hello") == answer(command, "-m", model, "hello")
+
+
 def test_every_option_is_a_variable_too(command: Command, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = answer(command, "-m", model, "hello", "--temperature", "0", "--stop", "x")
     monkeypatch.setenv("LOCALLLM_MODEL", model)
@@ -174,7 +178,7 @@ def test_options_are_those_of_config(command: Command) -> None:
     [
         (["run"], "no prompt"),
         (["run", "a", "b", "c"], "3 arguments"),
-        (["run", "model.gguf"], "-m model.gguf"),
+        (["run", "model.gguf", "-m", "model.gguf"], "the model is given twice"),
         (["run", "hello", "-p", "hello"], "twice"),
         (["run", "m", "hello", "-m", "m"], "twice"),
         (["run", "--raw", "--system", "x", "hello"], "--raw"),

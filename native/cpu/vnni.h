@@ -19,6 +19,7 @@ INLINE void load_codes(const struct panel *p, int b, vi codes[8]) {
 /* Types with a scale per 32 columns. */
 INLINE void block_core(int tokens, bool min, const struct panel *p, const struct tile *x, int count, float *acc,
                        int64_t ld) {
+    struct stream next = *x->next;
     vf sum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) sum[t] = vf_load(acc + t * ld);
     for (int b = 0; b < count; b++) {
@@ -28,18 +29,20 @@ INLINE void block_core(int tokens, bool min, const struct panel *p, const struct
         vi codes[8];
         load_codes(p, b, codes);
         UNROLL for (int t = 0; t < tokens; t++) {
-            fetch_on(x->next, x->next->multiplying);
+            fetch_on(&next, next.multiplying);
             vi isum = dot_steps(vi_set32(min ? 0 : term[t].start), codes, tile_q(x, t, b), 0, 8);
             sum[t] = vf_fma(vf_mul(vf_of(isum), d), vf_set(scale[t]), sum[t]);
             if (min) sum[t] = vf_fma(m, vf_set(term[t].min_scale), sum[t]);
         }
     }
     UNROLL for (int t = 0; t < tokens; t++) vf_store(acc + t * ld, sum[t]);
+    *x->next = next;
 }
 
 /* Types with a scale per 256 columns; halves: sub-scales per 16 of them, not 32. */
 INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p, const struct tile *x, float *acc,
                        int64_t ld) {
+    struct stream next = *x->next;
     vi isum[TILE], msum[TILE];
     UNROLL for (int t = 0; t < tokens; t++) isum[t] = msum[t] = vi_set32(0);
     UNROLL for (int b = 0; b < CHUNK; b++) {
@@ -47,7 +50,7 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
         load_codes(p, b, codes);
         UNROLL for (int t = 0; t < tokens; t++) {
             const int8_t *q = tile_q(x, t, b);
-            fetch_on(x->next, x->next->multiplying);
+            fetch_on(&next, next.multiplying);
             vi sum = dot_steps(vi_set32(0), codes, q, 0, halves ? 4 : 8);
             isum[t] = vi_add32(isum[t], vi_mul32(sum, first));
             if (halves) isum[t] = vi_add32(isum[t], vi_mul32(dot_steps(vi_set32(0), codes, q, 4, 8), second));
@@ -62,6 +65,7 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
                 isum[t] = _mm512_dpwssd_epi32(isum[t], pair, sums);
         }
     }
+    *x->next = next;
     add_super(tokens, min, p, x, isum, msum, acc, ld);
 }
 

@@ -426,7 +426,8 @@ static void matmul_tiles(const struct format *f, const uint8_t *w, int64_t row_b
                          const struct activations *a, float *out, int64_t ld_out, void *scratch) {
     struct tile_work *work = scratch;
     int32_t blocks = a->k / 32, groups = groups_of(a->n);
-    if (a->n <= FEW) {
+    bool slow = f->unpack && is_super(f->form) && !f->halves; /* to unpack: Q5_K and IQ4_XS */
+    if (a->n <= (slow ? MOST_TOKENS : FEW)) {
         matmul_lanes(f, w, row_bytes, rows, a, out, ld_out, scratch);
         return;
     }

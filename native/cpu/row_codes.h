@@ -98,11 +98,12 @@ INLINE __m256i codes_q6_k(const struct q6_k *s, int j) {
 }
 
 INLINE __m128i subs_iq4_xs(const struct iq4_xs *s) {
-    uint32_t high = load_u16(s->scales_h);
-    int8_t sub[16] = {0};
-    for (int j = 0; j < 8; j++)
-        sub[j] = (int8_t)(((s->scales_l[j / 2] >> (4 * (j % 2)) & 15) | (high >> 2 * j & 3) << 4) - 32);
-    return load16(sub);
+    const __m128i four = _mm_set1_epi8(15), shift = _mm_setr_epi16(0, 2, 4, 6, 8, 10, 12, 14);
+    __m128i packed = _mm_cvtsi32_si128((int)load_u32(s->scales_l));
+    __m128i low = _mm_unpacklo_epi8(_mm_and_si128(packed, four), _mm_and_si128(_mm_srli_epi16(packed, 4), four));
+    __m128i top = _mm_srlv_epi16(_mm_set1_epi16((short)load_u16(s->scales_h)), shift);
+    top = _mm_slli_epi16(_mm_cvtepi16_epi8(_mm_and_si128(top, _mm_set1_epi16(3))), 4);
+    return _mm_move_epi64(_mm_sub_epi8(_mm_or_si128(low, top), _mm_set1_epi8(32)));
 }
 
 /* ---- the same types: 64 columns' codes from 64 i on, unsigned: larger by 4 (Q3_K), 32 (Q6_K) or 128 (IQ4_XS) ---- */

@@ -156,8 +156,7 @@ int ll_logits(ll_runner *runner, float *out) {
 /* ---- sampling ---- */
 
 static int sample(struct draws *d, int32_t n_logits, struct team *team) {
-    for (int32_t i = 0; i < d->n; i++)
-        TRY(check_range("sampling.logits", d->rows[i].logits, 0, n_logits - 1));
+    for (int32_t i = 0; i < d->n; i++) TRY(check_range("sampling.logits", d->rows[i].logits, 0, n_logits - 1));
     uint32_t env = float_env_enter();
     int status = sample_rows(d, team);
     float_env_leave(env);
@@ -169,8 +168,8 @@ int ll_sample(ll_runner *runner, const ll_sampling *rows, int32_t n, int32_t max
     profile_start(runner->profile);
     const float *logits = runner->device.logits(runner->device.self);
     if (!logits) return LL_EDEVICE;
-    struct draws d = {logits, runner->model->view.n_vocab, rows, n, max_top, tokens, logprobs, top_ids, top_logprobs,
-                      runner->sample_scratch};
+    struct draws d = {logits,       runner->model->view.n_vocab, rows, n, max_top, tokens, logprobs, top_ids,
+                      top_logprobs, runner->sample_scratch};
     int status = sample(&d, runner->n_samples, runner->device.team);
     profile_stop(runner->profile, LL_OP_SAMPLE);
     return status;

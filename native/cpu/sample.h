@@ -22,8 +22,8 @@ struct draws {
 /* Bytes of scratch that a thread needs, at any alignment of 8. */
 uint64_t sample_scratch(int32_t n_vocab);
 
-/* Draws n tokens, rows shared out over the team; without one (NULL) the caller draws them all. Everything else in `rows`
- * is checked here, before the first draw. */
+/* Draws n tokens, rows shared out over the team; without one (NULL) the caller draws them all. Everything else in
+ * `rows` is checked here, before the first draw. */
 int sample_rows(struct draws *d, struct team *team);
 
 /* Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011). */

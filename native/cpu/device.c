@@ -158,15 +158,7 @@ int cpu_open(struct device *out, const struct ll_model *model, const ll_runner_c
         cpu_close(c);
         return status;
     }
-    *out = (struct device){&cpu_ops,
-                           c,
-                           &model->view,
-                           c->work,
-                           c->config.threads,
-                           c->team,
-                           cpu_begin,
-                           cpu_logits,
-                           cpu_close,
-                           .prompts_apart = c->kernels->prompts != NULL};
+    *out = (struct device){&cpu_ops, c,         &model->view, c->work,   c->config.threads,
+                           c->team,  cpu_begin, cpu_logits,   cpu_close, .prompts_apart = c->kernels->prompts != NULL};
     return LL_OK;
 }

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "kernels.h"
+#include "one_token.h"
 #include "panel.h"
 
 enum { SIZES = 3 };
@@ -107,7 +108,7 @@ CORES(SUPER_CORE, halves_cores_6, true, false, true, SPAN_6_BITS)
 CORES(SUPER_CORE, halves_min_cores_2, true, true, true, SPAN_5_BITS)
 
 #define MATMUL matmul_lanes
-#define ONE(type) NULL
+#define ONE(type) one_##type
 #define UNPACK(type) NULL
 #include "product_table.h"
 

@@ -1,14 +1,14 @@
-/* One token, AVX-512: the common types' products while one answer is being written, when nothing but reading the
- * weights should cost time. Sixteen rows as lanes (products.h) defeat the processor's prefetcher; here rows are read
- * from end to end, one after the other, and lanes are columns. Integer sums are exact in any order, and floats are
- * added in block order as everywhere, so the bits are those of every other kernel. */
+/* One token with AVX2 or AVX-512: the common types' products while one answer is being written, when nothing but
+ * reading the weights should cost time. Rows as lanes (products.h) defeat the processor's prefetcher; here rows are
+ * read from end to end, one after the other, and lanes are columns. Integer sums are exact in any order, and floats are
+ * added in block order as everywhere, so the bits are those of every other kernel. What differs between the levels is
+ * in one_token_avx512.h and one_token_avx2.h. */
 #ifndef ONE_TOKEN_H
 #define ONE_TOKEN_H
 #include "kernels.h"
 #include "lanes.h"
 #include "panel.h"
 #include "quant/formats.h"
-#include "row_codes.h"
 
 enum { BATCH = 8, AHEAD = 2048 }; /* supers reduced at once; bytes by which reading is told of in advance */
 
@@ -18,8 +18,6 @@ INLINE void prefetch(const uint8_t *p, int bytes) {
         _mm_prefetch((const char *)((uintptr_t)p + AHEAD + (uintptr_t)i), _MM_HINT_T0);
 }
 
-/* ---- a scale per 256 columns ---- */
-
 /* What a batch of a row's supers leaves: sums by lanes, and the halves that scale them. */
 struct batch {
     _Alignas(64) int32_t sums[BATCH][LANES];
@@ -27,134 +25,23 @@ struct batch {
     _Alignas(64) uint32_t scales[BATCH]; /* d in the low half, that of the minima in the high one */
 };
 
-/* Lane b: the sum of register b's lanes. */
-INLINE __m256i sum_registers(const int32_t (*in)[LANES]) {
-    vi four[4], two[2];
-    UNROLL for (int i = 0; i < 4; i++) {
-        vi a = vi_load(in[2 * i]), b = vi_load(in[2 * i + 1]);
-        four[i] = vi_add32(vi_low32(a, b), vi_high32(a, b));
-    }
-    UNROLL for (int i = 0; i < 2; i++) two[i] =
-        vi_add32(vi_low64(four[2 * i], four[2 * i + 1]), vi_high64(four[2 * i], four[2 * i + 1]));
-    /* lane j of each of the four groups of two[i] belongs to register 4 i + j */
-    vi both = vi_add32(_mm512_shuffle_i64x2(two[0], two[1], 0x44), _mm512_shuffle_i64x2(two[0], two[1], 0xee));
-    vi folded = vi_add32(both, _mm512_shuffle_i64x2(both, both, 0xb1));
-    return _mm256_inserti128_si256(_mm512_castsi512_si256(folded), _mm512_extracti32x4_epi32(folded, 2), 1);
-}
+#if defined(__AVX512F__)
+#include "one_token_avx512.h"
+#else
+#include "one_token_avx2.h"
+#endif
+
+/* ---- a scale per 256 columns ---- */
 
 /* Adds up to BATCH supers to *out, in order. Minima are taken away. */
 INLINE void add_batch(bool min, const struct batch *in, int count, const float *scale, float *out) {
     float sums[BATCH], mins[BATCH], acc = *out;
-    __m256i halves = _mm256_load_si256((const __m256i *)in->scales);
-    __m512 d = _mm512_cvtph_ps(_mm256_permutex2var_epi16(
-        halves, _mm256_set_epi16(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0), halves));
-    _mm256_storeu_ps(sums, _mm256_mul_ps(_mm256_cvtepi32_ps(sum_registers(in->sums)), _mm512_castps512_ps256(d)));
-    if (min) {
-        vi low = vi_load(in->mins[0]), high = vi_load(in->mins[4]);
-        low = vi_add32(low, _mm512_shuffle_epi32(low, 0x4e));
-        high = vi_add32(high, _mm512_shuffle_epi32(high, 0x4e));
-        low = vi_add32(low, _mm512_shuffle_epi32(low, 0xb1));
-        high = vi_add32(high, _mm512_shuffle_epi32(high, 0xb1));
-        vi eight = _mm512_permutex2var_epi32(
-            low, _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0), high);
-        __m256 m = _mm256_xor_ps(_mm512_extractf32x8_ps(d, 1), _mm256_set1_ps(-0.0f));
-        _mm256_storeu_ps(mins, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm512_castsi512_si256(eight)), m));
-    }
+    scale_batch(min, in, sums, mins);
     for (int b = 0; b < BATCH && b < count; b++) {
         acc = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(sums[b]), _mm_set_ss(scale[b]), _mm_set_ss(acc)));
         if (min) acc = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(mins[b]), _mm_set_ss(scale[b]), _mm_set_ss(acc)));
     }
     *out = acc;
-}
-
-/* Word `first` of sixteen over the lower half of a register, `first` + 2 over the upper. */
-static const int16_t two_words[4][32] __attribute__((aligned(64))) = {
-#define SIXTEEN(x) x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x
-    {SIXTEEN(0), SIXTEEN(2)}, {SIXTEEN(1), SIXTEEN(3)}, {SIXTEEN(4), SIXTEEN(6)}, {SIXTEEN(5), SIXTEEN(7)}};
-/* Words 4 i to 4 i + 3 of sixteen, over a quarter each. */
-static const int16_t four_words[4][32] __attribute__((aligned(64))) = {
-#define EIGHT(x) x, x, x, x, x, x, x, x
-    {EIGHT(0), EIGHT(1), EIGHT(2), EIGHT(3)},
-    {EIGHT(4), EIGHT(5), EIGHT(6), EIGHT(7)},
-    {EIGHT(8), EIGHT(9), EIGHT(10), EIGHT(11)},
-    {EIGHT(12), EIGHT(13), EIGHT(14), EIGHT(15)}};
-
-INLINE vi spread(const int16_t index[32], __m256i words) {
-    return _mm512_permutexvar_epi16(vi_load(index), _mm512_castsi256_si512(words));
-}
-
-/* Q4_K, or Q5_K, which has a fifth bit of every code before its nibbles. q is arranged by arrange_q4_k. */
-INLINE void super_4_5(bool five, const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
-    const vi low = vi_set8(15);
-    const uint8_t *nibbles = p + (five ? 48 : 16);
-    __m256i scales = _mm256_cvtepu8_epi16(scales_and_minima(p + 4));
-    vi isum = vi_set32(0), more = isum;
-    UNROLL for (int i = 0; i < 2; i++) {
-        vi codes = _mm512_loadu_si512(nibbles + 64 * i);
-        vi first = vi_and(codes, low), second = vi_and(_mm512_srli_epi16(codes, 4), low);
-        if (five) {
-            first = vi_or(first, where_bits(twice_32(p + 16), 4 * i, 4 * i + 2, 16));
-            second = vi_or(second, where_bits(twice_32(p + 16), 4 * i + 1, 4 * i + 3, 16));
-        }
-        first = _mm512_maddubs_epi16(first, vi_load(q + 128 * i));
-        second = _mm512_maddubs_epi16(second, vi_load(q + 128 * i + 64));
-        isum = _mm512_dpwssd_epi32(isum, first, spread(two_words[2 * i], scales));
-        more = _mm512_dpwssd_epi32(more, second, spread(two_words[2 * i + 1], scales));
-    }
-    vi_store(out->sums[at], vi_add32(isum, more));
-    __m128i pairs = _mm_loadu_si128((const __m128i *)(sums + 16));
-    _mm_store_si128((__m128i *)out->mins[at], _mm_madd_epi16(_mm256_extracti128_si256(scales, 1), pairs));
-    out->scales[at] = (uint32_t)load_i32(p);
-}
-
-/* Blocks in the order in which Q4_K's nibbles unpack: 0 2 1 3 of every four. */
-static void arrange_q4_k(const int8_t *q, int32_t k, int8_t *out) {
-    for (int32_t i = 0; i < k; i += 128) {
-        vi a = vi_load(q + i), b = vi_load(q + i + 64);
-        vi_store(out + i, _mm512_shuffle_i64x2(a, b, 0x44));
-        vi_store(out + i + 64, _mm512_shuffle_i64x2(a, b, 0xee));
-    }
-}
-
-INLINE void super_Q6_K(const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
-    const vi low = vi_set8(15), two = vi_set8(0x30);
-    const vi up = _mm512_inserti64x4(vi_set16(4), _mm256_set1_epi16(2), 1);
-    const vi down = _mm512_inserti64x4(vi_set16(0), _mm256_set1_epi16(2), 1);
-    __m256i scales = _mm256_cvtepi8_epi16(load16(p + 192));
-    __m256i offset = _mm256_madd_epi16(scales, _mm256_loadu_si256((const __m256i *)sums));
-    vi isum = vi_sub32(vi_set32(0), _mm512_zextsi256_si512(_mm256_slli_epi32(offset, 5))); /* codes are 32 too large */
-    vi more = vi_set32(0);
-    UNROLL for (int i = 0; i < 2; i++) {
-        vi nibbles = _mm512_loadu_si512(p + 64 * i);
-        vi high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(p + 128 + 32 * i)));
-        vi first = vi_or(vi_and(nibbles, low), vi_and(_mm512_sllv_epi16(high, up), two));
-        vi second = vi_or(vi_and(_mm512_srli_epi16(nibbles, 4), low), vi_and(_mm512_srlv_epi16(high, down), two));
-        first = _mm512_maddubs_epi16(first, vi_load(q + 128 * i));
-        second = _mm512_maddubs_epi16(second, vi_load(q + 128 * i + 64));
-        isum = _mm512_dpwssd_epi32(isum, first, spread(four_words[2 * i], scales));
-        more = _mm512_dpwssd_epi32(more, second, spread(four_words[2 * i + 1], scales));
-    }
-    vi_store(out->sums[at], vi_add32(isum, more));
-    uint16_t d;
-    memcpy(&d, p + 208, sizeof d);
-    out->scales[at] = d;
-}
-
-/* Columns in their order, a scale per sixteen. */
-INLINE void super_Q3_K(const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
-    const struct q3_k *s = (const void *)p;
-    __m256i scales = _mm256_cvtepi8_epi16(subs_q3_k(s));
-    __m256i offset = _mm256_madd_epi16(scales, load_32(sums));
-    vi isum = vi_sub32(vi_set32(0), _mm512_zextsi256_si512(_mm256_slli_epi32(offset, 2))); /* codes are 4 too large */
-    vi more = vi_set32(0);
-    UNROLL for (int i = 0; i < 2; i++) {
-        vi first = _mm512_maddubs_epi16(wide_q3_k(s, 2 * i), vi_load(q + 128 * i));
-        vi second = _mm512_maddubs_epi16(wide_q3_k(s, 2 * i + 1), vi_load(q + 128 * i + 64));
-        isum = _mm512_dpwssd_epi32(isum, first, spread(four_words[2 * i], scales));
-        more = _mm512_dpwssd_epi32(more, second, spread(four_words[2 * i + 1], scales));
-    }
-    vi_store(out->sums[at], vi_add32(isum, more));
-    out->scales[at] = load_u16(s->d);
 }
 
 /* Rows in batches. Each is added when the next one has been read: its small stores have then settled. */
@@ -188,173 +75,19 @@ INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row
     add_batch(min, &batches[turn ^ 1], supers - last_first, x->scale + last_first, &out[last_row]);
 }
 
-/* `arranged`: q in the order of Q4_K's nibbles. */
-#define ONE_OF_SUPERS(type, block, arranged)                                                                          \
-    static void one_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,            \
-                           const union term *terms, float *out, int8_t *room) {                                       \
-        (void)terms;                                                                                                  \
-        if (arranged) arrange_q4_k(a->supers.q, a->k, room);                                                          \
-        one_of_supers(LL_##type, sizeof(struct block), w, row_bytes, rows, &a->supers, arranged ? room : a->supers.q, \
-                      a->k / 256, out);                                                                               \
+#define ONE_OF_SUPERS(type, block)                                                                          \
+    static void one_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,  \
+                           const union term *terms, float *out, int8_t *room) {                             \
+        (void)terms;                                                                                        \
+        const int8_t *q = arrange_supers(LL_##type, a->supers.q, a->k, room) ? room : a->supers.q;          \
+        one_of_supers(LL_##type, sizeof(struct block), w, row_bytes, rows, &a->supers, q, a->k / 256, out); \
     }
-ONE_OF_SUPERS(Q3_K, q3_k, false)
-ONE_OF_SUPERS(Q4_K, q4_k, true)
-ONE_OF_SUPERS(Q5_K, q5_k, true)
-ONE_OF_SUPERS(Q6_K, q6_k, false)
+ONE_OF_SUPERS(Q3_K, q3_k)
+ONE_OF_SUPERS(Q4_K, q4_k)
+ONE_OF_SUPERS(Q5_K, q5_k)
+ONE_OF_SUPERS(Q6_K, q6_k)
 
 /* ---- a scale per 32 columns ---- */
-
-/* Lane j of the result: the sum of block j of sixteen. Of wide codes, two blocks' 4-column sums are in a register. */
-INLINE vi sum_pairs(const vi v[8]) {
-    vi four[4], two[2];
-    for (int i = 0; i < 4; i++) four[i] = vi_add32(vi_low32(v[2 * i], v[2 * i + 1]), vi_high32(v[2 * i], v[2 * i + 1]));
-    for (int i = 0; i < 2; i++)
-        two[i] = vi_add32(vi_low64(four[2 * i], four[2 * i + 1]), vi_high64(four[2 * i], four[2 * i + 1]));
-    /* group g of two[i]: half g % 2 of block g / 2 of registers 4 i to 4 i + 3, in the order 0 1 2 3 */
-    vi even = _mm512_permutex2var_epi32(
-        two[0], _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 16, 24, 17, 25, 18, 26, 19, 27), two[1]);
-    vi odd = _mm512_permutex2var_epi32(
-        two[0], _mm512_setr_epi32(4, 12, 5, 13, 6, 14, 7, 15, 20, 28, 21, 29, 22, 30, 23, 31), two[1]);
-    return vi_add32(even, odd);
-}
-
-/* The same of nibbles: register i has blocks i, i + 4, i + 8 and i + 12, a quarter each. */
-INLINE vi sum_quarters(const vi v[4]) {
-    vi a = vi_add32(vi_low32(v[0], v[1]), vi_high32(v[0], v[1])),
-       b = vi_add32(vi_low32(v[2], v[3]), vi_high32(v[2], v[3]));
-    return vi_add32(vi_low64(a, b), vi_high64(a, b));
-}
-
-INLINE vi codes_Q8_0(const uint8_t *block) {
-    const uint8_t *next = block + sizeof(struct q8_0);
-    vi both = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(block + 2)));
-    both = _mm512_inserti64x4(both, _mm256_loadu_si256((const __m256i *)(next + 2)), 1);
-    return _mm512_xor_si512(both, vi_set8(WIDE_OFFSET));
-}
-
-/* Of two times sixteen bytes: the low nibbles and then the high ones, of one and then of the other. */
-INLINE vi nibbles_of(const uint8_t *first, const uint8_t *second) {
-    const vi shift =
-        _mm512_set_epi64(0x0004000400040004, 0x0004000400040004, 0, 0, 0x0004000400040004, 0x0004000400040004, 0, 0);
-    vi both = _mm512_castsi256_si512(_mm256_broadcastsi128_si256(load16(first)));
-    both = _mm512_inserti64x4(both, _mm256_broadcastsi128_si256(load16(second)), 1);
-    return vi_and(_mm512_srlv_epi16(both, shift), vi_set8(15));
-}
-INLINE vi codes_Q5_0(const uint8_t *block) {
-    const uint8_t *next = block + sizeof(struct q5_0);
-    uint64_t high = (uint32_t)load_i32(block + 2) | (uint64_t)(uint32_t)load_i32(next + 2) << 32;
-    return vi_or(nibbles_of(block + 6, next + 6), _mm512_maskz_mov_epi8(high, vi_set8(16)));
-}
-
-INLINE bool is_nibbles(int32_t type) { return type == LL_Q4_0 || type == LL_IQ4_NL; }
-
-/* Sixteen blocks of nibbles, behind two bytes of scale. q is arranged by arrange_nibbles. */
-INLINE vi sixteen_of_nibbles(int32_t type, const uint8_t *row, const int8_t *q) {
-    const int bytes = sizeof(struct q4_0);
-    const vi low = vi_set8(15);
-    vi sums[4];
-    UNROLL for (int i = 0; i < 4; i++) {
-        const uint8_t *p = row + i * bytes + 2;
-        vi codes = _mm512_castsi128_si512(load16(p));
-        codes = _mm512_inserti32x4(codes, load16(p + 4 * bytes), 1);
-        codes = _mm512_inserti32x4(codes, load16(p + 8 * bytes), 2);
-        codes = _mm512_inserti32x4(codes, load16(p + 12 * bytes), 3);
-        vi first = vi_and(codes, low), second = vi_and(_mm512_srli_epi16(codes, 4), low);
-        if (type == LL_IQ4_NL) {
-            first = vi_shuffle8(code_table(iq4_codes, WIDE_OFFSET), first);
-            second = vi_shuffle8(code_table(iq4_codes, WIDE_OFFSET), second);
-        }
-        sums[i] = _mm512_dpbusd_epi32(vi_set32(0), first, vi_load(q + 128 * i));
-        sums[i] = _mm512_dpbusd_epi32(sums[i], second, vi_load(q + 128 * i + 64));
-    }
-    return sum_quarters(sums);
-}
-
-/* The first halves of blocks i, i + 4, i + 8 and i + 12 of sixteen, and then their second halves. */
-static void arrange_nibbles(const int8_t *q, int32_t k, int8_t *out) {
-    for (int32_t i = 0; i < k; i += 512) {
-        for (int32_t b = 0; b < 16; b++) {
-            int8_t *to = out + i + 128 * (b % 4) + 16 * (b / 4);
-            memcpy(to, q + i + 32 * b, 16);
-            memcpy(to + 64, q + i + 32 * b + 16, 16);
-        }
-    }
-}
-
-INLINE vi sixteen_of(int32_t type, int32_t bytes, const uint8_t *row, const int8_t *q) {
-    if (is_nibbles(type)) return sixteen_of_nibbles(type, row, q);
-    vi sums[8];
-    UNROLL for (int i = 0; i < 8; i++) {
-        const uint8_t *block = row + 2 * i * bytes;
-        vi codes = type == LL_Q8_0 ? codes_Q8_0(block) : codes_Q5_0(block);
-        sums[i] = _mm512_dpbusd_epi32(vi_set32(0), codes, vi_load(q + 64 * i));
-    }
-    return sum_pairs(sums);
-}
-
-/* The scales of sixteen blocks of nibbles, from bytes 0 and 1 of each. */
-#ifdef __AVX512VBMI__
-enum { CHOOSES_BYTES = true };
-INLINE __m256i nibble_scales(const uint8_t *row) {
-    static const uint8_t at[64] __attribute__((aligned(64))) = {
-        0,   1,   18,  19,  36,  37,  54,        55,
-        72,  73,  90,  91,  108, 109, 126,       127, /* all modulo 64, from a register each */
-        144, 145, 162, 163, 180, 181, 198,       199,
-        216, 217, 234, 235, 252, 253, 270 - 256, 271 - 256};
-    static const __mmask64 of_register[4] = {0xff, 0xff00, 0x3f0000, 0x3fc00000};
-    vi end = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(row + 256)));
-    vi scales = _mm512_permutexvar_epi8(vi_load(at), end);
-    UNROLL for (int i = 0; i < 4; i++) scales =
-        _mm512_mask_permutexvar_epi8(scales, of_register[i], vi_load(at), _mm512_loadu_si512(row + 64 * i));
-    return _mm512_castsi512_si256(scales);
-}
-#else
-enum { CHOOSES_BYTES = false };
-INLINE __m256i nibble_scales(const uint8_t *row) {
-    (void)row;
-    return _mm256_setzero_si256();
-}
-#endif
-
-/* The scaled sums of a row's blocks. Scales that are not chosen from registers are gathered before, so that no load
- * waits for the small stores. */
-INLINE void row_of_blocks(int32_t type, const uint8_t *row, int32_t bytes, const int8_t *q, const union term *terms,
-                          int32_t blocks, uint16_t *scales, float *out) {
-    const bool chosen = CHOOSES_BYTES && is_nibbles(type);
-    for (int32_t b = 0; b < blocks && !chosen; b++) memcpy(&scales[b], row + b * bytes, sizeof *scales);
-    for (int32_t b = 0; b < blocks; b += 16, row += 16 * bytes) {
-        prefetch(row, 16 * bytes);
-        vi isum = vi_add32(sixteen_of(type, bytes, row, q + 32 * b), _mm512_loadu_si512(terms + b));
-        __m256i d = chosen ? nibble_scales(row) : _mm256_loadu_si256((const __m256i *)(scales + b));
-        _mm512_storeu_ps(out + b, vf_mul(vf_of(isum), _mm512_cvtph_ps(d)));
-    }
-}
-
-/* Sixteen rows' scaled sums (LANES, blocks), added in block order: rows become lanes, sixteen blocks at a time. */
-INLINE vf add_in_order(const float *sums, int32_t blocks, const float *scale) {
-    vf acc = vf_set(0);
-    for (int32_t b = 0; b < blocks; b += 16) {
-        vi t[16];
-        UNROLL for (int i = 0; i < 4; i++) {
-            vi r[4];
-            UNROLL for (int j = 0; j < 4; j++) { /* rows 4 j + i: a group of four columns each */
-                const float *p = sums + b + 4 * i;
-                __m128i a0 = load16((const uint8_t *)(p + (int64_t)j * blocks));
-                vi v = _mm512_castsi128_si512(a0);
-                v = _mm512_inserti32x4(v, load16((const uint8_t *)(p + (int64_t)(j + 4) * blocks)), 1);
-                v = _mm512_inserti32x4(v, load16((const uint8_t *)(p + (int64_t)(j + 8) * blocks)), 2);
-                r[j] = _mm512_inserti32x4(v, load16((const uint8_t *)(p + (int64_t)(j + 12) * blocks)), 3);
-            }
-            vi a = vi_low32(r[0], r[1]), c = vi_low32(r[2], r[3]), e = vi_high32(r[0], r[1]), g = vi_high32(r[2], r[3]);
-            t[4 * i] = vi_low64(a, c);
-            t[4 * i + 1] = vi_high64(a, c);
-            t[4 * i + 2] = vi_low64(e, g);
-            t[4 * i + 3] = vi_high64(e, g);
-        }
-        UNROLL for (int i = 0; i < 16; i++) acc = vf_fma(vf_bits(t[i]), vf_set(scale[b + i]), acc);
-    }
-    return acc;
-}
 
 INLINE void one_of_blocks(int32_t type, int32_t bytes, const uint8_t *w, int64_t row_bytes, int32_t rows,
                           const struct activations *a, const union term *terms, float *out, int8_t *room) {
@@ -362,16 +95,15 @@ INLINE void one_of_blocks(int32_t type, int32_t bytes, const uint8_t *w, int64_t
     float *sums = (float *)(void *)(room + a->k);
     uint16_t *scales = (uint16_t *)(void *)(sums + LANES * blocks);
     const int8_t *q = a->blocks.q;
-    if (is_nibbles(type)) {
-        arrange_nibbles(q, a->k, room);
-        q = room;
-    }
+    if (arrange_blocks(type, q, a->k, room)) q = room;
     for (int32_t r = 0; r < rows; r += LANES) {
         int32_t here = rows - r < LANES ? rows - r : LANES;
         for (int32_t i = 0; i < here; i++)
             row_of_blocks(type, w + (r + i) * row_bytes, bytes, q, terms, blocks, scales, sums + i * blocks);
         vf acc = add_in_order(sums, blocks, a->blocks.scale);
-        _mm512_mask_storeu_ps(out + r, (__mmask16)((1u << here) - 1), acc);
+        float last[LANES];
+        memcpy(last, &acc, sizeof last);
+        memcpy(out + r, last, sizeof *last * (size_t)here);
     }
 }
 

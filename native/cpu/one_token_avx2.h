@@ -64,7 +64,9 @@ INLINE void super_4_5(bool five, const uint8_t *p, const int8_t *q, const int16_
 }
 
 /* Where each sixteen columns have a scale of their own: half h of the columns, 32 of them from 32 j on. */
-INLINE vi halves_of(vi words, int h) { return _mm256_permute4x64_epi64(words, h ? 0xee : 0x44); }
+INLINE vi halves_of(vi words, int h) {
+    return h ? _mm256_permute4x64_epi64(words, 0xee) : _mm256_permute4x64_epi64(words, 0x44);
+}
 
 INLINE void super_Q6_K(const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
     vi words = _mm256_cvtepi8_epi16(load16(p + 192)), offset = vi_madd16(words, load_32(sums)); /* 32 too large */

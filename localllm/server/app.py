@@ -44,9 +44,11 @@ def make_app(service: Service) -> ASGIApp:
 
 
 async def _wrong_route(http: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 404
-    said = f"there is no {http.method} {http.url.path[:200]!r} here"
-    return _reply(Problem(status, said, code="method_not_allowed" if status == 405 else "not_found"))
+    assert isinstance(error, HTTPException)
+    said, code = f"there is no {http.method} {http.url.path[:200]!r} here", "not_found"
+    if error.status_code == 405:
+        code = "method_not_allowed"
+    return _reply(Problem(error.status_code, said, code=code, headers=dict(error.headers or {})))
 
 
 async def _failed(http: Request, error: Exception) -> Response:

@@ -19,6 +19,8 @@ from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
 from localllm.text.tools import Call, answer_or_calls, call_schema
 
+CHUNK = "chat.completion.chunk"
+
 
 def _call_id() -> str:
     """Nine letters and digits: all that Mistral's templates take."""
@@ -58,7 +60,8 @@ class ChatWords:
         identity, created, model = self._head
         if not self._usage:
             return wire.DONE
-        chunk = wire.Chunk(identity, "chat.completion.chunk", created, model, [], wire.usage(job), wire.timings(job))
+        told = wire.usage(job), wire.timings(job)
+        chunk: wire.Chunk[wire.ChatChunkChoice] = wire.Chunk(identity, CHUNK, created, model, [], *told)
         return wire.event(chunk) + wire.DONE
 
     def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes:
@@ -92,10 +95,10 @@ class ChatWords:
     def _begin(self, index: int) -> wire.TextEvents:
         return wire.TextEvents(self._chunk(wire.ChatChunkChoice(index, wire.Delta(content=""))), "content")
 
-    def _chunk(self, choice: wire.ChatChunkChoice) -> wire.Chunk:
+    def _chunk(self, choice: wire.ChatChunkChoice) -> wire.Chunk[wire.ChatChunkChoice]:
         identity, created, model = self._head
         usage = None if self._usage else UNSET
-        return wire.Chunk(identity, "chat.completion.chunk", created, model, [choice], usage)
+        return wire.Chunk(identity, CHUNK, created, model, [choice], usage)
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.ChatChoice:
         reasoning = "".join(piece.reasoning for piece in pieces)

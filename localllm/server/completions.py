@@ -47,7 +47,7 @@ class TextWords:
             self._plain[piece.choice] = plain
         return plain(piece.text)
 
-    def _chunk(self, choice: wire.TextChoice) -> wire.Chunk:
+    def _chunk(self, choice: wire.TextChoice) -> wire.Chunk[wire.TextChoice]:
         return wire.Chunk(*self._head, [choice], None if self._usage else UNSET)
 
     def _choice(self, index: int, pieces: Sequence[Piece]) -> wire.TextChoice:

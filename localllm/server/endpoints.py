@@ -59,7 +59,7 @@ class Endpoints:
         return self._exchange(http, request, prepared, params, TextWords(self._service, request))
 
     async def models(self, http: Request) -> Response:
-        return _json({"object": "list", "data": [self._model()]})
+        return _json(wire.Models([self._model()]))
 
     async def model(self, http: Request) -> Response:
         self._service.check_model(http.path_params["name"])
@@ -68,20 +68,17 @@ class Endpoints:
     async def tokenize(self, http: Request) -> Response:
         request = await self._read(http, requests.TokenizeRequest)
         arguments = (request.content, request.add_special, request.parse_special)
-        return _json({"tokens": await self._service.aside_one_by_one(self._llm.tokenize, *arguments)})
+        return _json(wire.Tokens(await self._service.aside_one_by_one(self._llm.tokenize, *arguments)))
 
     async def detokenize(self, http: Request) -> Response:
         request = await self._read(http, requests.DetokenizeRequest)
         self._check_ids(request.tokens, "tokens")
-        return _json({"content": await self._service.aside_one_by_one(self._llm.detokenize, request.tokens)})
+        return _json(wire.Content(await self._service.aside_one_by_one(self._llm.detokenize, request.tokens)))
 
-    def _model(self) -> dict[str, Any]:
+    def _model(self) -> wire.Model:
         llm = self._llm
-        about = {"name": llm.name, "context": llm.context, "n_vocab": llm.n_vocab, "bytes": llm.plan.weight_bytes}
-        return {
-            "id": self._service.model_id, "object": "model", "created": self._service.created, "owned_by": "local",
-            "meta": about,
-        }  # fmt: skip
+        about = wire.AboutModel(llm.name, llm.context, llm.n_vocab, llm.plan.weight_bytes)
+        return wire.Model(self._service.model_id, self._service.created, about)
 
     async def _read(self, http: Request, kind: type[R]) -> R:
         body = await read_body(http)

@@ -16,5 +16,5 @@ class Health:
     async def health(self, http: Request) -> Response:
         """200 while requests are taken, 503 otherwise. Also tells how many requests failed, and why the last did."""
         service = self._service
-        told = {"status": service.status, "failures": service.failures, "last_failure": service.last_failure}
-        return Response(wire.encode(told), 200 if service.status == "ok" else 503, media_type="application/json")
+        told = wire.Health(service.status, service.failures, service.last_failure)
+        return Response(wire.encode(told), 200 if told.status == "ok" else 503, media_type="application/json")

@@ -6,11 +6,9 @@ the log has the rest."""
 from __future__ import annotations
 
 import logging
-from typing import Any
-
-import msgspec
 
 from localllm.errors import ClosedError, DeviceError, InvalidArgument, LocalLLMError, MemoryLimitError, TemplateError
+from localllm.server import wire
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +35,12 @@ class Problem(Exception):  # noqa: N818 - it is told, and most are no errors of 
         return kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
     @property
-    def body(self) -> bytes:
-        return msgspec.json.encode(self.object)
+    def object(self) -> wire.Failed:
+        return wire.Failed(wire.Error(self.message, self.kind, self.param, self.code))
 
     @property
-    def object(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+    def body(self) -> bytes:
+        return wire.encode(self.object)
 
 
 def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> Problem:

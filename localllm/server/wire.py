@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.json import Encoder
@@ -30,6 +30,51 @@ class TextEvents:
 
     def __call__(self, text: str) -> bytes:
         return self._before + encode(text) + self._after
+
+
+class Error(Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Failed(Struct):
+    error: Error
+
+
+class Health(Struct):
+    status: str
+    failures: int
+    last_failure: str | None
+
+
+class AboutModel(Struct):
+    name: str
+    context: int
+    n_vocab: int
+    bytes: int
+
+
+class Model(Struct):
+    id: str
+    created: int
+    meta: AboutModel
+    object: str = "model"
+    owned_by: str = "local"
+
+
+class Models(Struct):
+    data: list[Model]
+    object: str = "list"
+
+
+class Tokens(Struct):
+    tokens: list[int]
+
+
+class Content(Struct):
+    content: str
 
 
 class CachedTokens(Struct):
@@ -91,14 +136,17 @@ class Delta(Struct):
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
-class Chunk(Struct):
-    """One event of a streamed answer. Its choices are those of a chat or of a completion."""
+C = TypeVar("C")
+
+
+class Chunk(Struct, Generic[C]):
+    """An answer, or one event of a streamed one. Its choices are those of a chat or of a completion."""
 
     id: str
     object: str
     created: int
     model: str
-    choices: list[Any]
+    choices: list[C]
     usage: Usage | UnsetType | None = UNSET
     timings: Timings | UnsetType = UNSET
 

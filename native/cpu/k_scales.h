@@ -31,10 +31,14 @@ INLINE __m128i scales_and_minima(const uint8_t *packed) {
     __m128i b = _mm_multishift_epi64_epi8(rest, _mm_set1_epi64x(load_u32(packed + 8)));
     return _mm_or_si128(_mm_and_si128(a, whole_or_top), _mm_and_si128(b, nibbles));
 #else
-    const uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x30303030;
-    uint32_t s = load_u32(packed), m = load_u32(packed + 4), rest = load_u32(packed + 8);
-    return _mm_setr_epi32((int)(s & six), (int)((rest & four) | (s >> 2 & two)), (int)(m & six),
-                          (int)((rest >> 4 & four) | (m >> 2 & two)));
+    const __m128i amounts = _mm_setr_epi32(0, 2, 0, 2), nibble = _mm_setr_epi32(0, 0, 0, 4);
+    const __m128i whole_or_top = _mm_setr_epi32(0x3f3f3f3f, 0x30303030, 0x3f3f3f3f, 0x30303030);
+    const __m128i nibbles = _mm_setr_epi32(0, 0x0f0f0f0f, 0, 0x0f0f0f0f);
+    int64_t eight;
+    memcpy(&eight, packed, sizeof eight);
+    __m128i first = _mm_cvtsi64_si128(eight), rest = _mm_set1_epi32((int)load_u32(packed + 8));
+    first = _mm_and_si128(_mm_srlv_epi32(_mm_unpacklo_epi32(first, first), amounts), whole_or_top);
+    return _mm_or_si128(first, _mm_and_si128(_mm_srlv_epi32(rest, nibble), nibbles));
 #endif
 }
 

@@ -15,22 +15,34 @@ enum span { SPAN_WIDE = 1, SPAN_6_BITS = 2, SPAN_5_BITS = 4, SPAN_4_BITS = 8 };
 /* A sum that is added to now: left to itself the compiler adds pairwise in the end, and has no registers for that. */
 INLINE void in_turn(vi *sum) { __asm__("" : "+x"(*sum)); }
 
-/* Adds the block's products to isum for every row and token; `weight` holds what a half's pair sums are multiplied
- * by. A span may not leave its half where the halves' weights differ. */
-INLINE void dot_block(int tokens, enum span span, const struct panel *p, const struct tile *x, int b,
-                      const vi weight[2], vi *isum, struct stream *next) {
-    vi pairs[TILE];
-    UNROLL for (int j = 0; j < 8; j++) {
-        if (j < tokens) fetch_on(next, next->multiplying);
-        vi code = vi_load(p->codes[b][j]), size = span == SPAN_WIDE ? _mm256_abs_epi8(code) : code;
+/* For every panel of some, and every token. */
+#define EACH(i, t) UNROLL for (int i = 0; i < width; i++) UNROLL for (int t = 0; t < tokens; t++)
+
+/* Panels that are multiplied side by side, so that a q that was loaded serves them all; not where sums leave their
+ * registers with every step. */
+INLINE int width_of(enum span span) { return span == SPAN_WIDE ? 1 : ABREAST; }
+
+/* Adds steps [from, to) of block b, whose pair sums are multiplied by weight[i] for every panel i. A span may not
+ * leave them. q: the first token's, others follow 64 bytes apart. */
+INLINE void dot_steps(int tokens, enum span span, const struct panel *p, const int8_t *q, int b, int from, int to,
+                      const vi *weight, vi (*isum)[TILE], struct stream *next) {
+    const int width = width_of(span);
+    vi pairs[ABREAST][TILE], code[ABREAST], size[ABREAST];
+    UNROLL for (int j = from; j < to; j++) {
+        UNROLL for (int i = 0; i < width; i++) {
+            code[i] = vi_load(p[i].codes[b][j]);
+            size[i] = span == SPAN_WIDE ? _mm256_abs_epi8(code[i]) : code[i];
+            if (j < tokens) fetch_on(next, next->multiplying);
+        }
         UNROLL for (int t = 0; t < tokens; t++) {
-            vi q = vi_set32(load_i32(tile_q(x, t, b) + 4 * j));
-            vi product = _mm256_maddubs_epi16(size, span == SPAN_WIDE ? _mm256_sign_epi8(q, code) : q);
-            pairs[t] = j % (int)span ? _mm256_add_epi16(pairs[t], product) : product;
-            in_turn(&pairs[t]);
-            if ((j + 1) % (int)span == 0) {
-                isum[t] = vi_add32(isum[t], vi_madd16(pairs[t], weight[j / 4]));
-                in_turn(&isum[t]);
+            vi four = vi_set32(load_i32(q + 64 * t + 4 * j));
+            UNROLL for (int i = 0; i < width; i++) {
+                vi product = _mm256_maddubs_epi16(size[i], span == SPAN_WIDE ? _mm256_sign_epi8(four, code[i]) : four);
+                pairs[i][t] = j % (int)span ? _mm256_add_epi16(pairs[i][t], product) : product;
+                in_turn(&pairs[i][t]);
+                if ((j + 1) % (int)span) continue;
+                isum[i][t] = vi_add32(isum[i][t], vi_madd16(pairs[i][t], weight[i]));
+                if (span == SPAN_WIDE) in_turn(&isum[i][t]);
             }
         }
     }
@@ -39,56 +51,62 @@ INLINE void dot_block(int tokens, enum span span, const struct panel *p, const s
 /* Types with a scale per 32 columns. */
 INLINE void block_core(int tokens, bool min, enum span span, const struct panel *p, const struct tile *x, int count,
                        float *acc, int64_t ld) {
-    const vi weight[2] = {vi_set16(1), vi_set16(1)};
+    const int width = width_of(span);
+    const vi weight[ABREAST] = {vi_set16(1), vi_set16(1)};
     struct stream next = *x->next;
-    vf sum[TILE];
-    UNROLL for (int t = 0; t < tokens; t++) sum[t] = vf_load(acc + t * ld);
+    vf sum[ABREAST][TILE];
+    EACH(i, t) sum[i][t] = vf_load(acc + t * ld + i * LANES);
     for (int b = 0; b < count; b++) {
         const float *scale = x->scale + b * x->rows;
         const union term *term = x->term + b * x->rows;
-        vi isum[TILE];
-        UNROLL for (int t = 0; t < tokens; t++) isum[t] = vi_set32(min ? 0 : term[t].start);
-        dot_block(tokens, span, p, x, b, weight, isum, &next);
-        vf d = vf_load(p->d[b]), m = vf_load(p->m[b]);
-        UNROLL for (int t = 0; t < tokens; t++) {
-            sum[t] = vf_fma(vf_mul(vf_of(isum[t]), d), vf_set(scale[t]), sum[t]);
-            if (min) sum[t] = vf_fma(m, vf_set(term[t].min_scale), sum[t]);
+        vi isum[ABREAST][TILE];
+        EACH(i, t) isum[i][t] = vi_set32(min ? 0 : term[t].start);
+        dot_steps(tokens, span, p, tile_q(x, 0, b), b, 0, 8, weight, isum, &next);
+        EACH(i, t) {
+            sum[i][t] = vf_fma(vf_mul(vf_of(isum[i][t]), vf_load(p[i].d[b])), vf_set(scale[t]), sum[i][t]);
+            if (min) sum[i][t] = vf_fma(vf_load(p[i].m[b]), vf_set(term[t].min_scale), sum[i][t]);
         }
     }
-    UNROLL for (int t = 0; t < tokens; t++) vf_store(acc + t * ld, sum[t]);
+    EACH(i, t) vf_store(acc + t * ld + i * LANES, sum[i][t]);
     *x->next = next;
 }
 
 /* Types with a scale per 256 columns; halves: sub-scales per 16 of them, not 32; takes: pairs are not all zero. */
 INLINE void super_core(int tokens, bool halves, bool min, bool takes, enum span span, const struct panel *p,
                        const struct tile *x, float *acc, int64_t ld) {
+    const int width = width_of(span);
     struct stream next = *x->next;
-    vi isum[TILE], msum[TILE];
-    UNROLL for (int t = 0; t < tokens; t++) isum[t] = msum[t] = vi_set32(0);
+    vi isum[ABREAST][TILE], msum[ABREAST][TILE];
+    EACH(i, t) isum[i][t] = msum[i][t] = vi_set32(0);
     for (int b = 0; b < CHUNK; b++) {
-        vi first = vi_load(p->sub[b][0]);
-        const vi weight[2] = {first, halves ? vi_load(p->sub[b][1]) : first};
-        dot_block(tokens, span, p, x, b, weight, isum, &next);
+        const int8_t *q = tile_q(x, 0, b);
+        UNROLL for (int h = 0; h < 2; h++) {
+            vi weight[ABREAST];
+            if (h && !halves) continue;
+            UNROLL for (int i = 0; i < width; i++) weight[i] = vi_load(p[i].sub[b][h]);
+            dot_steps(tokens, span, p, q, b, 4 * h, halves ? 4 * h + 4 : 8, weight, isum, &next);
+        }
         if (!takes || (!halves && b % 2)) continue;
-        vi pair = vi_load(p->pairs[halves ? b : b / 2]);
-        UNROLL for (int t = 0; t < tokens; t++) {
+        EACH(i, t) {
             vi sums = vi_set32(load_i32(x->sums + t * SUPER_SUMS + (halves ? 2 * b : 16 + b)));
-            vi *to = min ? &msum[t] : &isum[t];
-            *to = vi_add32(*to, vi_madd16(pair, sums));
+            vi *to = min ? &msum[i][t] : &isum[i][t];
+            *to = vi_dot16(*to, vi_load(p[i].pairs[halves ? b : b / 2]), sums);
         }
     }
     *x->next = next;
-    add_super(tokens, min, p, x, isum, msum, acc, ld);
+    UNROLL for (int i = 0; i < width; i++) add_super(tokens, min, p + i, x, isum[i], msum[i], acc + i * LANES, ld);
 }
 
-#define BLOCK_CORE(name, tokens, ...)                                                                             \
+#define BLOCK_CORE(name, tokens, min, span)                                                                       \
     static void name##_##tokens(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld) { \
-        block_core(tokens, __VA_ARGS__, p, x, count, acc, ld);                                                    \
+        UNROLL for (int i = 0; i < ABREAST; i += width_of(span))                                                  \
+            block_core(tokens, min, span, p + i, x, count, acc + i * LANES, ld);                                  \
     }
-#define SUPER_CORE(name, tokens, ...)                                                                             \
+#define SUPER_CORE(name, tokens, halves, min, takes, span)                                                        \
     static void name##_##tokens(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld) { \
         (void)count;                                                                                              \
-        super_core(tokens, __VA_ARGS__, p, x, acc, ld);                                                           \
+        UNROLL for (int i = 0; i < ABREAST; i += width_of(span))                                                  \
+            super_core(tokens, halves, min, takes, span, p + i, x, acc + i * LANES, ld);                          \
     }
 #define CORES(CORE, name, ...) \
     CORE(name, 1, __VA_ARGS__) \

@@ -41,6 +41,11 @@ INLINE vi vi_sub8(vi a, vi b) { return _mm512_sub_epi8(a, b); }
 INLINE vi vi_mul32(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
 INLINE vi vi_mul16(vi a, vi b) { return _mm512_mullo_epi16(a, b); }
 INLINE vi vi_madd16(vi a, vi b) { return _mm512_madd_epi16(a, b); }
+#define HAS_DOT8
+/* sum + the four products of a lane's unsigned bytes a and signed bytes b */
+INLINE vi vi_dot8(vi sum, vi a, vi b) { return _mm512_dpbusd_epi32(sum, a, b); }
+/* sum + the two products of a lane's 16-bit halves */
+INLINE vi vi_dot16(vi sum, vi a, vi b) { return _mm512_dpwssd_epi32(sum, a, b); }
 INLINE vi vi_shl32(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE vi vi_shr32(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE vi vi_sar32(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
@@ -88,7 +93,15 @@ INLINE vi vi_add32(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi vi_sub32(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 INLINE vi vi_sub8(vi a, vi b) { return _mm256_sub_epi8(a, b); }
 INLINE vi vi_mul16(vi a, vi b) { return _mm256_mullo_epi16(a, b); }
+INLINE vi vi_mul32(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
 INLINE vi vi_madd16(vi a, vi b) { return _mm256_madd_epi16(a, b); }
+#if defined(__AVXVNNI__)
+#define HAS_DOT8
+INLINE vi vi_dot8(vi sum, vi a, vi b) { return _mm256_dpbusd_avx_epi32(sum, a, b); }
+INLINE vi vi_dot16(vi sum, vi a, vi b) { return _mm256_dpwssd_avx_epi32(sum, a, b); }
+#else
+INLINE vi vi_dot16(vi sum, vi a, vi b) { return vi_add32(sum, vi_madd16(a, b)); }
+#endif
 INLINE vi vi_shl32(vi a, int n) { return _mm256_slli_epi32(a, n); }
 INLINE vi vi_shr32(vi a, int n) { return _mm256_srli_epi32(a, n); }
 INLINE vi vi_sar32(vi a, int n) { return _mm256_srai_epi32(a, n); }

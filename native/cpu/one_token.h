@@ -10,7 +10,10 @@
 #include "panel.h"
 #include "quant/formats.h"
 
-enum { BATCH = 8, AHEAD = 2048 }; /* supers reduced at once; bytes by which reading is told of in advance */
+enum {
+    BATCH = 8,   /* supers whose sums are reduced together */
+    AHEAD = 2048 /* bytes by which reading is told of in advance */
+};
 
 /* The processor's own prefetcher stops where a page ends. A prefetch beyond a mapping does nothing. */
 INLINE void prefetch(const uint8_t *p, int bytes) {
@@ -20,10 +23,30 @@ INLINE void prefetch(const uint8_t *p, int bytes) {
 
 /* What a batch of a row's supers leaves: sums by lanes, and the halves that scale them. */
 struct batch {
-    _Alignas(64) int32_t sums[BATCH][LANES];
-    _Alignas(64) int32_t mins[BATCH][4];
-    _Alignas(64) uint32_t scales[BATCH]; /* d in the low half, that of the minima in the high one */
+    vi sums[BATCH];
+    __m128i mins[BATCH];
+    uint32_t scales[BATCH]; /* d in the low half, that of the minima in the high one */
 };
+
+INLINE __m256i eight_words(const uint32_t w[8]) {
+    return _mm256_setr_epi32((int)w[0], (int)w[1], (int)w[2], (int)w[3], (int)w[4], (int)w[5], (int)w[6], (int)w[7]);
+}
+
+/* Lane j of each quarter: the sum of register j's four lanes there. */
+INLINE vi sum_quarters(const vi v[4]) {
+    vi a = vi_add32(vi_low32(v[0], v[1]), vi_high32(v[0], v[1])),
+       b = vi_add32(vi_low32(v[2], v[3]), vi_high32(v[2], v[3]));
+    return vi_add32(vi_low64(a, b), vi_high64(a, b));
+}
+
+/* Lane b: the sum of the four lanes of b. */
+INLINE __m256i sum_fours(const __m128i in[BATCH]) {
+    __m256i r[4];
+    UNROLL for (int i = 0; i < 4; i++) r[i] = _mm256_set_m128i(in[i + 4], in[i]);
+    __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1])),
+            b = _mm256_add_epi32(_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3]));
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
 
 #if defined(__AVX512F__)
 #include "one_token_avx512.h"
@@ -31,56 +54,92 @@ struct batch {
 #include "one_token_avx2.h"
 #endif
 
+/* What rows leave until there are LANES of them: scaled sums and, of types that have them, minima, (LANES, ld) each.
+ * `mins` is NULL where there are none. */
+struct sums {
+    float *sums, *mins;
+    int32_t ld;
+};
+
+/* Adds the rows' sums in the order of their columns, `count` of them from column b on. */
+INLINE vf add_columns(vf acc, const struct sums *in, int32_t b, int count, const float *scale) {
+    const int64_t stride = in->ld * (int64_t)sizeof(float), at = b * (int64_t)sizeof(float);
+    vi s[4], m[4];
+    load_columns((struct rows){(const uint8_t *)in->sums, stride, NULL}, at, s);
+    if (in->mins) load_columns((struct rows){(const uint8_t *)in->mins, stride, NULL}, at, m);
+    UNROLL for (int i = 0; i < count; i++) {
+        vf one = vf_set(scale[b + i]);
+        acc = vf_fma(vf_bits(s[i]), one, acc);
+        if (in->mins) acc = vf_fma(vf_bits(m[i]), one, acc);
+    }
+    return acc;
+}
+
+/* All of them. Rows become lanes, so that each step of this long chain serves LANES rows. */
+INLINE vf add_in_order(const struct sums *in, int32_t count, const float *scale) {
+    vf acc = vf_set(0);
+    int32_t b = 0;
+    for (; b + 4 <= count; b += 4) acc = add_columns(acc, in, b, 4, scale);
+    return b < count ? add_columns(acc, in, b, count - b, scale) : acc;
+}
+
+INLINE void store_some(float *out, vf acc, int32_t count) {
+    float all[LANES];
+    memcpy(all, &acc, sizeof all);
+    memcpy(out, all, sizeof *all * (size_t)count);
+}
+
 /* ---- a scale per 256 columns ---- */
 
-/* Adds up to BATCH supers to *out, in order. Minima are taken away. */
-INLINE void add_batch(bool min, const struct batch *in, int count, const float *scale, float *out) {
-    float sums[BATCH], mins[BATCH], acc = *out;
-    scale_batch(min, in, sums, mins);
-    for (int b = 0; b < BATCH && b < count; b++) {
-        acc = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(sums[b]), _mm_set_ss(scale[b]), _mm_set_ss(acc)));
-        if (min) acc = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(mins[b]), _mm_set_ss(scale[b]), _mm_set_ss(acc)));
+INLINE bool has_minima(int32_t type) { return type == LL_Q4_K || type == LL_Q5_K; }
+
+/* `count` supers of a row, at most BATCH. */
+INLINE void batch_of_supers(int32_t type, int bytes, int count, const uint8_t *p, const int8_t *q,
+                            const int16_t *q_sums, float *sums, float *mins) {
+    struct batch batch = {0};
+    UNROLL for (int b = 0; b < count; b++, p += bytes, q += 256, q_sums += SUPER_SUMS) {
+        prefetch(p, bytes);
+        if (has_minima(type))
+            super_4_5(type == LL_Q5_K, p, q, q_sums, &batch, b);
+        else if (type == LL_Q6_K)
+            super_Q6_K(p, q, q_sums, &batch, b);
+        else
+            super_Q3_K(p, q, q_sums, &batch, b);
     }
-    *out = acc;
+    scale_batch(has_minima(type), &batch, sums, mins);
 }
 
-/* Rows in batches. Each is added when the next one has been read: its small stores have then settled. */
+INLINE void row_of_supers(int32_t type, int bytes, const uint8_t *row, const int8_t *q, const int16_t *q_sums,
+                          int32_t supers, float *sums, float *mins) {
+    int32_t first = 0;
+    for (; first + BATCH <= supers; first += BATCH)
+        batch_of_supers(type, bytes, BATCH, row + (int64_t)first * bytes, q + first * 256, q_sums + first * SUPER_SUMS,
+                        sums + first, mins + first);
+    if (first < supers)
+        batch_of_supers(type, bytes, supers - first, row + (int64_t)first * bytes, q + first * 256,
+                        q_sums + first * SUPER_SUMS, sums + first, mins + first);
+}
+
 INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row_bytes, int32_t rows,
-                          const struct quants *x, const int8_t *q, int32_t supers, float *out) {
-    const bool min = type == LL_Q4_K || type == LL_Q5_K;
-    struct batch batches[2] = {0};
-    int32_t last_row = -1, last_first = 0, turn = 0;
-    for (int32_t r = 0; r < rows; r++) {
-        out[r] = 0;
-        for (int32_t first = 0; first < supers; first += BATCH, turn ^= 1) {
-            int count = supers - first < BATCH ? supers - first : BATCH;
-            const uint8_t *p = w + r * row_bytes + (int64_t)first * bytes;
-            for (int b = 0; b < count; b++, p += bytes) {
-                const int8_t *at = q + (first + b) * 256;
-                const int16_t *sums = x->sums + (first + b) * SUPER_SUMS;
-                prefetch(p, bytes);
-                if (min)
-                    super_4_5(type == LL_Q5_K, p, at, sums, &batches[turn], b);
-                else if (type == LL_Q6_K)
-                    super_Q6_K(p, at, sums, &batches[turn], b);
-                else
-                    super_Q3_K(p, at, sums, &batches[turn], b);
-            }
-            if (last_row >= 0)
-                add_batch(min, &batches[turn ^ 1], supers - last_first, x->scale + last_first, &out[last_row]);
-            last_row = r;
-            last_first = first;
-        }
+                          const struct activations *a, float *out, int8_t *room) {
+    int32_t supers = a->k / 256, ld = (supers + BATCH - 1) / BATCH * BATCH;
+    float *sums = (float *)(void *)(room + a->k), *mins = sums + LANES * ld;
+    const struct sums left = {sums, has_minima(type) ? mins : NULL, ld};
+    const int8_t *q = arrange_supers(type, a->supers.q, a->k, room) ? room : a->supers.q;
+    for (int32_t r = 0; r < rows; r += LANES) {
+        int32_t here = rows - r < LANES ? rows - r : LANES;
+        for (int32_t i = 0; i < here; i++)
+            row_of_supers(type, bytes, w + (r + i) * row_bytes, q, a->supers.sums, supers, sums + i * ld,
+                          mins + i * ld);
+        store_some(out + r, add_in_order(&left, supers, a->supers.scale), here);
     }
-    add_batch(min, &batches[turn ^ 1], supers - last_first, x->scale + last_first, &out[last_row]);
 }
 
-#define ONE_OF_SUPERS(type, block)                                                                          \
-    static void one_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,  \
-                           const union term *terms, float *out, int8_t *room) {                             \
-        (void)terms;                                                                                        \
-        const int8_t *q = arrange_supers(LL_##type, a->supers.q, a->k, room) ? room : a->supers.q;          \
-        one_of_supers(LL_##type, sizeof(struct block), w, row_bytes, rows, &a->supers, q, a->k / 256, out); \
+#define ONE_OF_SUPERS(type, block)                                                                         \
+    static void one_##type(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a, \
+                           const union term *terms, float *out, int8_t *room) {                            \
+        (void)terms;                                                                                       \
+        one_of_supers(LL_##type, sizeof(struct block), w, row_bytes, rows, a, out, room);                  \
     }
 ONE_OF_SUPERS(Q3_K, q3_k)
 ONE_OF_SUPERS(Q4_K, q4_k)
@@ -94,16 +153,13 @@ INLINE void one_of_blocks(int32_t type, int32_t bytes, const uint8_t *w, int64_t
     int32_t blocks = a->k / 32;
     float *sums = (float *)(void *)(room + a->k);
     uint16_t *scales = (uint16_t *)(void *)(sums + LANES * blocks);
-    const int8_t *q = a->blocks.q;
-    if (arrange_blocks(type, q, a->k, room)) q = room;
+    const struct sums left = {sums, NULL, blocks};
+    const int8_t *q = arrange_blocks(type, a->blocks.q, a->k, room) ? room : a->blocks.q;
     for (int32_t r = 0; r < rows; r += LANES) {
         int32_t here = rows - r < LANES ? rows - r : LANES;
         for (int32_t i = 0; i < here; i++)
             row_of_blocks(type, w + (r + i) * row_bytes, bytes, q, terms, blocks, scales, sums + i * blocks);
-        vf acc = add_in_order(sums, blocks, a->blocks.scale);
-        float last[LANES];
-        memcpy(last, &acc, sizeof last);
-        memcpy(out + r, last, sizeof *last * (size_t)here);
+        store_some(out + r, add_in_order(&left, blocks, a->blocks.scale), here);
     }
 }
 

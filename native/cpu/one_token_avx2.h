@@ -4,11 +4,8 @@
 #include "k_scales.h"
 
 /* Lane b: the sum of register b's lanes. */
-INLINE vi sum_registers(const int32_t (*in)[LANES]) {
-    vi low = _mm256_hadd_epi32(_mm256_hadd_epi32(vi_load(in[0]), vi_load(in[1])),
-                               _mm256_hadd_epi32(vi_load(in[2]), vi_load(in[3])));
-    vi high = _mm256_hadd_epi32(_mm256_hadd_epi32(vi_load(in[4]), vi_load(in[5])),
-                                _mm256_hadd_epi32(vi_load(in[6]), vi_load(in[7])));
+INLINE vi sum_registers(const vi in[BATCH]) {
+    vi low = sum_quarters(in), high = sum_quarters(in + 4);
     return vi_add32(_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31));
 }
 
@@ -18,13 +15,9 @@ INLINE const int8_t *columns(const int8_t *q, int block) { return q + 32 * block
 
 /* The scaled sums of a batch, and of its minima. */
 INLINE void scale_batch(bool min, const struct batch *in, float sums[BATCH], float mins[BATCH]) {
-    vi halves = vi_load(in->scales);
+    vi halves = eight_words(in->scales);
     _mm256_storeu_ps(sums, vf_mul(vf_of(sum_registers(in->sums)), vf_of_half(halves)));
-    if (!min) return;
-    vi even_odd = _mm256_hadd_epi32(_mm256_hadd_epi32(vi_load(in->mins[0]), vi_load(in->mins[2])),
-                                    _mm256_hadd_epi32(vi_load(in->mins[4]), vi_load(in->mins[6])));
-    vi msum = _mm256_permutevar8x32_epi32(even_odd, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_storeu_ps(mins, vf_mul(vf_of(msum), vf_negate(vf_of_half(vi_shr32(halves, 16)))));
+    if (min) _mm256_storeu_ps(mins, vf_mul(vf_of(sum_fours(in->mins)), vf_negate(vf_of_half(vi_shr32(halves, 16)))));
 }
 
 INLINE bool arrange_supers(int32_t type, const int8_t *q, int32_t k, int8_t *out) {
@@ -35,7 +28,7 @@ INLINE bool arrange_supers(int32_t type, const int8_t *q, int32_t k, int8_t *out
 /* isum with 32 codes times q added, whose halves have the scales that `spread` takes from words. */
 INLINE vi add_scaled(vi isum, vi codes, const int8_t *q, vi words, vi spread) {
     vi pairs = _mm256_maddubs_epi16(codes, load_32(q));
-    return vi_add32(isum, vi_madd16(pairs, _mm256_shuffle_epi8(words, spread)));
+    return vi_dot16(isum, pairs, _mm256_shuffle_epi8(words, spread));
 }
 INLINE vi word_twice(int low, int high) {
     vi both = vi_set16(2 * low | (2 * low + 1) << 8);
@@ -57,9 +50,9 @@ INLINE void super_4_5(bool five, const uint8_t *p, const int8_t *q, const int16_
         isum = add_scaled(isum, low, columns(q, 2 * i), scales, word_twice(2 * i, 2 * i));
         more = add_scaled(more, high, columns(q, 2 * i + 1), scales, word_twice(2 * i + 1, 2 * i + 1));
     }
-    vi_store(out->sums[at], vi_add32(isum, more));
+    out->sums[at] = vi_add32(isum, more);
     __m128i pairs = load16(sums + 16);
-    _mm_store_si128((__m128i *)out->mins[at], _mm_madd_epi16(_mm256_extracti128_si256(words, 1), pairs));
+    out->mins[at] = _mm_madd_epi16(_mm256_extracti128_si256(words, 1), pairs);
     out->scales[at] = (uint32_t)load_i32(p);
 }
 
@@ -81,7 +74,7 @@ INLINE void super_Q6_K(const uint8_t *p, const int8_t *q, const int16_t *sums, s
             more = add_scaled(more, high, columns(q, 4 * h + i + 2), scales, word_twice(2 * i + 4, 2 * i + 5));
         }
     }
-    vi_store(out->sums[at], vi_add32(isum, more));
+    out->sums[at] = vi_add32(isum, more);
     out->scales[at] = load_u16(p + 208);
 }
 
@@ -96,7 +89,7 @@ INLINE void super_Q3_K(const uint8_t *p, const int8_t *q, const int16_t *sums, s
             isum = add_scaled(isum, codes, columns(q, 4 * h + j), scales, word_twice(2 * j, 2 * j + 1));
         }
     }
-    vi_store(out->sums[at], isum);
+    out->sums[at] = isum;
     out->scales[at] = load_u16(s->d);
 }
 
@@ -120,52 +113,41 @@ INLINE vi sixteen_where(uint32_t bits) {
     return vi_where8(vi_shuffle8(vi_set32((int32_t)bits), spread), each, vi_set8(16));
 }
 
-/* Sums of four columns of a block each, codes being as large as the type's offset says. */
-INLINE vi dot_32(int32_t type, const uint8_t *block, const int8_t *q) {
-    vi codes, x = load_32(q);
+/* The codes of a block, as large as the type's offset says. */
+INLINE vi codes_32(int32_t type, const uint8_t *block) {
     switch (type) {
-    case LL_Q4_0: codes = nibbles(block + 2); break;
-    case LL_Q5_0: codes = vi_or(nibbles(block + 6), sixteen_where(load_u32(block + 2))); break;
-    case LL_Q8_0: codes = load_32(block + 2); break;
-    default: codes = vi_shuffle8(vi_repeat128(load16(iq4_codes)), nibbles(block + 2));
+    case LL_Q4_0: return nibbles(block + 2);
+    case LL_Q5_0: return vi_or(nibbles(block + 6), sixteen_where(load_u32(block + 2)));
+    case LL_Q8_0: return _mm256_xor_si256(load_32(block + 2), vi_set8(WIDE_OFFSET));
+    default: return vi_shuffle8(code_table(iq4_codes, WIDE_OFFSET), nibbles(block + 2));
     }
-    if (type == LL_Q8_0 || type == LL_IQ4_NL) {
+}
+
+/* Sums of four columns of a block each. */
+INLINE vi dot_32(int32_t type, const uint8_t *block, const int8_t *q) {
+    vi codes = codes_32(type, block), x = load_32(q);
+#if defined(HAS_DOT8)
+    return vi_dot8(vi_set32(0), codes, x);
+#else
+    if (type == LL_Q8_0 || type == LL_IQ4_NL) { /* signed */
         x = _mm256_sign_epi8(x, codes);
         codes = _mm256_abs_epi8(codes);
     }
     return vi_madd16(_mm256_maddubs_epi16(codes, x), vi_set16(1));
+#endif
 }
 
 /* The scaled sums of a row's blocks. Scales are gathered before, so that no load waits for the small stores. */
 INLINE void row_of_blocks(int32_t type, const uint8_t *row, int32_t bytes, const int8_t *q, const union term *terms,
                           int32_t blocks, uint16_t *scales, float *out) {
-    _Alignas(32) int32_t sums[8][LANES];
+    vi sums[BATCH];
     for (int32_t b = 0; b < blocks; b++) memcpy(&scales[b], row + b * bytes, sizeof *scales);
     for (int32_t b = 0; b < blocks; b += 8, row += 8 * bytes) {
         prefetch(row, 8 * bytes);
-        UNROLL for (int i = 0; i < 8; i++) vi_store(sums[i], dot_32(type, row + i * bytes, columns(q, b + i)));
+        UNROLL for (int i = 0; i < BATCH; i++) sums[i] = dot_32(type, row + i * bytes, columns(q, b + i));
         vi isum = vi_add32(sum_registers(sums), load_32(terms + b));
         _mm256_storeu_ps(out + b, vf_mul(vf_of(isum), _mm256_cvtph_ps(load16(scales + b))));
     }
-}
-
-/* Eight rows' scaled sums (LANES, blocks), added in block order: rows become lanes, eight blocks at a time. */
-INLINE vf add_in_order(const float *sums, int32_t blocks, const float *scale) {
-    vf acc = vf_set(0);
-    for (int32_t b = 0; b < blocks; b += 4) {
-        vi r[4], t[4];
-        UNROLL for (int i = 0; i < 4; i++) { /* rows i and i + 4, four blocks each */
-            const float *p = sums + i * blocks + b;
-            r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(p)), load16(p + 4 * blocks), 1);
-        }
-        vi a = vi_low32(r[0], r[1]), c = vi_low32(r[2], r[3]), e = vi_high32(r[0], r[1]), g = vi_high32(r[2], r[3]);
-        t[0] = vi_low64(a, c);
-        t[1] = vi_high64(a, c);
-        t[2] = vi_low64(e, g);
-        t[3] = vi_high64(e, g);
-        UNROLL for (int i = 0; i < 4; i++) acc = vf_fma(vf_bits(t[i]), vf_set(scale[b + i]), acc);
-    }
-    return acc;
 }
 
 #endif

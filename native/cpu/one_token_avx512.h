@@ -6,36 +6,22 @@
 /* ---- a scale per 256 columns ---- */
 
 /* Lane b: the sum of register b's lanes. */
-INLINE __m256i sum_registers(const int32_t (*in)[LANES]) {
-    vi four[4], two[2];
-    UNROLL for (int i = 0; i < 4; i++) {
-        vi a = vi_load(in[2 * i]), b = vi_load(in[2 * i + 1]);
-        four[i] = vi_add32(vi_low32(a, b), vi_high32(a, b));
-    }
-    UNROLL for (int i = 0; i < 2; i++) two[i] =
-        vi_add32(vi_low64(four[2 * i], four[2 * i + 1]), vi_high64(four[2 * i], four[2 * i + 1]));
-    /* lane j of each of the four groups of two[i] belongs to register 4 i + j */
-    vi both = vi_add32(_mm512_shuffle_i64x2(two[0], two[1], 0x44), _mm512_shuffle_i64x2(two[0], two[1], 0xee));
+INLINE __m256i sum_registers(const vi in[BATCH]) {
+    vi low = sum_quarters(in), high = sum_quarters(in + 4);
+    vi both = vi_add32(_mm512_shuffle_i64x2(low, high, 0x44), _mm512_shuffle_i64x2(low, high, 0xee));
     vi folded = vi_add32(both, _mm512_shuffle_i64x2(both, both, 0xb1));
     return _mm256_inserti128_si256(_mm512_castsi512_si256(folded), _mm512_extracti32x4_epi32(folded, 2), 1);
 }
 
 /* The scaled sums of a batch, and of its minima. */
 INLINE void scale_batch(bool min, const struct batch *in, float sums[BATCH], float mins[BATCH]) {
-    __m256i halves = _mm256_load_si256((const __m256i *)in->scales);
+    __m256i halves = eight_words(in->scales);
     __m512 d = _mm512_cvtph_ps(_mm256_permutex2var_epi16(
         halves, _mm256_set_epi16(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0), halves));
     _mm256_storeu_ps(sums, _mm256_mul_ps(_mm256_cvtepi32_ps(sum_registers(in->sums)), _mm512_castps512_ps256(d)));
     if (min) {
-        vi low = vi_load(in->mins[0]), high = vi_load(in->mins[4]);
-        low = vi_add32(low, _mm512_shuffle_epi32(low, 0x4e));
-        high = vi_add32(high, _mm512_shuffle_epi32(high, 0x4e));
-        low = vi_add32(low, _mm512_shuffle_epi32(low, 0xb1));
-        high = vi_add32(high, _mm512_shuffle_epi32(high, 0xb1));
-        vi eight = _mm512_permutex2var_epi32(
-            low, _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0), high);
         __m256 m = _mm256_xor_ps(_mm512_extractf32x8_ps(d, 1), _mm256_set1_ps(-0.0f));
-        _mm256_storeu_ps(mins, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm512_castsi512_si256(eight)), m));
+        _mm256_storeu_ps(mins, _mm256_mul_ps(_mm256_cvtepi32_ps(sum_fours(in->mins)), m));
     }
 }
 
@@ -73,9 +59,9 @@ INLINE void super_4_5(bool five, const uint8_t *p, const int8_t *q, const int16_
         isum = _mm512_dpwssd_epi32(isum, first, spread(two_words[2 * i], scales));
         more = _mm512_dpwssd_epi32(more, second, spread(two_words[2 * i + 1], scales));
     }
-    vi_store(out->sums[at], vi_add32(isum, more));
+    out->sums[at] = vi_add32(isum, more);
     __m128i pairs = _mm_loadu_si128((const __m128i *)(sums + 16));
-    _mm_store_si128((__m128i *)out->mins[at], _mm_madd_epi16(_mm256_extracti128_si256(scales, 1), pairs));
+    out->mins[at] = _mm_madd_epi16(_mm256_extracti128_si256(scales, 1), pairs);
     out->scales[at] = (uint32_t)load_i32(p);
 }
 
@@ -113,7 +99,7 @@ INLINE void super_Q6_K(const uint8_t *p, const int8_t *q, const int16_t *sums, s
         isum = _mm512_dpwssd_epi32(isum, first, spread(four_words[2 * i], scales));
         more = _mm512_dpwssd_epi32(more, second, spread(four_words[2 * i + 1], scales));
     }
-    vi_store(out->sums[at], vi_add32(isum, more));
+    out->sums[at] = vi_add32(isum, more);
     uint16_t d;
     memcpy(&d, p + 208, sizeof d);
     out->scales[at] = d;
@@ -132,7 +118,7 @@ INLINE void super_Q3_K(const uint8_t *p, const int8_t *q, const int16_t *sums, s
         isum = _mm512_dpwssd_epi32(isum, first, spread(four_words[2 * i], scales));
         more = _mm512_dpwssd_epi32(more, second, spread(four_words[2 * i + 1], scales));
     }
-    vi_store(out->sums[at], vi_add32(isum, more));
+    out->sums[at] = vi_add32(isum, more);
     out->scales[at] = load_u16(s->d);
 }
 
@@ -140,23 +126,13 @@ INLINE void super_Q3_K(const uint8_t *p, const int8_t *q, const int16_t *sums, s
 
 /* Lane j of the result: the sum of block j of sixteen. Of wide codes, two blocks' 4-column sums are in a register. */
 INLINE vi sum_pairs(const vi v[8]) {
-    vi four[4], two[2];
-    for (int i = 0; i < 4; i++) four[i] = vi_add32(vi_low32(v[2 * i], v[2 * i + 1]), vi_high32(v[2 * i], v[2 * i + 1]));
-    for (int i = 0; i < 2; i++)
-        two[i] = vi_add32(vi_low64(four[2 * i], four[2 * i + 1]), vi_high64(four[2 * i], four[2 * i + 1]));
+    const vi two[2] = {sum_quarters(v), sum_quarters(v + 4)};
     /* group g of two[i]: half g % 2 of block g / 2 of registers 4 i to 4 i + 3, in the order 0 1 2 3 */
     vi even = _mm512_permutex2var_epi32(
         two[0], _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 16, 24, 17, 25, 18, 26, 19, 27), two[1]);
     vi odd = _mm512_permutex2var_epi32(
         two[0], _mm512_setr_epi32(4, 12, 5, 13, 6, 14, 7, 15, 20, 28, 21, 29, 22, 30, 23, 31), two[1]);
     return vi_add32(even, odd);
-}
-
-/* The same of nibbles: register i has blocks i, i + 4, i + 8 and i + 12, a quarter each. */
-INLINE vi sum_quarters(const vi v[4]) {
-    vi a = vi_add32(vi_low32(v[0], v[1]), vi_high32(v[0], v[1])),
-       b = vi_add32(vi_low32(v[2], v[3]), vi_high32(v[2], v[3]));
-    return vi_add32(vi_low64(a, b), vi_high64(a, b));
 }
 
 INLINE vi codes_Q8_0(const uint8_t *block) {
@@ -201,7 +177,7 @@ INLINE vi sixteen_of_nibbles(int32_t type, const uint8_t *row, const int8_t *q) 
         sums[i] = _mm512_dpbusd_epi32(vi_set32(0), first, vi_load(q + 128 * i));
         sums[i] = _mm512_dpbusd_epi32(sums[i], second, vi_load(q + 128 * i + 64));
     }
-    return sum_quarters(sums);
+    return sum_quarters(sums); /* register i has blocks i, i + 4, i + 8 and i + 12, a quarter each */
 }
 
 /* The first halves of blocks i, i + 4, i + 8 and i + 12 of sixteen, and then their second halves. */
@@ -232,68 +208,25 @@ INLINE vi sixteen_of(int32_t type, int32_t bytes, const uint8_t *row, const int8
     return sum_pairs(sums);
 }
 
-/* The scales of sixteen blocks of nibbles, from bytes 0 and 1 of each. */
-#ifdef __AVX512VBMI__
-enum { CHOOSES_BYTES = true };
-INLINE __m256i nibble_scales(const uint8_t *row) {
-    static const uint8_t at[64] __attribute__((aligned(64))) = {
-        0,   1,   18,  19,  36,  37,  54,        55,
-        72,  73,  90,  91,  108, 109, 126,       127, /* all modulo 64, from a register each */
-        144, 145, 162, 163, 180, 181, 198,       199,
-        216, 217, 234, 235, 252, 253, 270 - 256, 271 - 256};
-    static const __mmask64 of_register[4] = {0xff, 0xff00, 0x3f0000, 0x3fc00000};
-    vi end = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(row + 256)));
-    vi scales = _mm512_permutexvar_epi8(vi_load(at), end);
-    UNROLL for (int i = 0; i < 4; i++) scales =
-        _mm512_mask_permutexvar_epi8(scales, of_register[i], vi_load(at), _mm512_loadu_si512(row + 64 * i));
-    return _mm512_castsi512_si256(scales);
+/* The scales of eight blocks of nibbles, each of which begins with one: words 9 apart, all in two registers. */
+INLINE __m128i nibble_scales(const uint8_t *blocks) {
+    const vi at = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
+    vi chosen = _mm512_permutex2var_epi16(_mm512_loadu_si512(blocks), at, _mm512_loadu_si512(blocks + 64));
+    return _mm512_castsi512_si128(chosen);
 }
-#else
-enum { CHOOSES_BYTES = false };
-INLINE __m256i nibble_scales(const uint8_t *row) {
-    (void)row;
-    return _mm256_setzero_si256();
-}
-#endif
 
 /* The scaled sums of a row's blocks. Scales that are not chosen from registers are gathered before, so that no load
  * waits for the small stores. */
 INLINE void row_of_blocks(int32_t type, const uint8_t *row, int32_t bytes, const int8_t *q, const union term *terms,
                           int32_t blocks, uint16_t *scales, float *out) {
-    const bool chosen = CHOOSES_BYTES && is_nibbles(type);
-    for (int32_t b = 0; b < blocks && !chosen; b++) memcpy(&scales[b], row + b * bytes, sizeof *scales);
+    for (int32_t b = 0; b < blocks && !is_nibbles(type); b++) memcpy(&scales[b], row + b * bytes, sizeof *scales);
     for (int32_t b = 0; b < blocks; b += 16, row += 16 * bytes) {
         prefetch(row, 16 * bytes);
         vi isum = vi_add32(sixteen_of(type, bytes, row, q + 32 * b), _mm512_loadu_si512(terms + b));
-        __m256i d = chosen ? nibble_scales(row) : _mm256_loadu_si256((const __m256i *)(scales + b));
+        __m256i d = is_nibbles(type) ? _mm256_set_m128i(nibble_scales(row + 8 * bytes), nibble_scales(row))
+                                     : _mm256_loadu_si256((const __m256i *)(scales + b));
         _mm512_storeu_ps(out + b, vf_mul(vf_of(isum), _mm512_cvtph_ps(d)));
     }
-}
-
-/* Sixteen rows' scaled sums (LANES, blocks), added in block order: rows become lanes, sixteen blocks at a time. */
-INLINE vf add_in_order(const float *sums, int32_t blocks, const float *scale) {
-    vf acc = vf_set(0);
-    for (int32_t b = 0; b < blocks; b += 16) {
-        vi t[16];
-        UNROLL for (int i = 0; i < 4; i++) {
-            vi r[4];
-            UNROLL for (int j = 0; j < 4; j++) { /* rows 4 j + i: a group of four columns each */
-                const float *p = sums + b + 4 * i;
-                __m128i a0 = load16((const uint8_t *)(p + (int64_t)j * blocks));
-                vi v = _mm512_castsi128_si512(a0);
-                v = _mm512_inserti32x4(v, load16((const uint8_t *)(p + (int64_t)(j + 4) * blocks)), 1);
-                v = _mm512_inserti32x4(v, load16((const uint8_t *)(p + (int64_t)(j + 8) * blocks)), 2);
-                r[j] = _mm512_inserti32x4(v, load16((const uint8_t *)(p + (int64_t)(j + 12) * blocks)), 3);
-            }
-            vi a = vi_low32(r[0], r[1]), c = vi_low32(r[2], r[3]), e = vi_high32(r[0], r[1]), g = vi_high32(r[2], r[3]);
-            t[4 * i] = vi_low64(a, c);
-            t[4 * i + 1] = vi_high64(a, c);
-            t[4 * i + 2] = vi_low64(e, g);
-            t[4 * i + 3] = vi_high64(e, g);
-        }
-        UNROLL for (int i = 0; i < 16; i++) acc = vf_fma(vf_bits(t[i]), vf_set(scale[b + i]), acc);
-    }
-    return acc;
 }
 
 #endif

@@ -8,8 +8,9 @@
 #include "quant/formats.h"
 
 enum {
-    CHUNK = 8,       /* blocks of 32 columns in a panel: one block of the K types */
-    TILE = LANES / 2 /* tokens that a core takes at once: what the registers hold */
+    CHUNK = 8,   /* blocks of 32 columns in a panel: one block of the K types */
+    ABREAST = 2, /* panels that a core takes at once, so that a q that was loaded serves both, */
+    TILE = 4     /* and tokens */
 };
 
 /* d and m of types with a scale per 256 columns are those of block 0. */
@@ -59,12 +60,13 @@ INLINE void add_super(int tokens, bool min, const struct panel *p, const struct 
     }
 }
 
-/* Adds `count` blocks of the panel times the tile's tokens to acc: LANES floats per token, ld floats apart. */
+/* Adds `count` blocks of ABREAST panels times the tile's tokens to acc: LANES floats of each panel, one after the
+ * other, for every token, ld floats apart. */
 typedef void core_fn(const struct panel *p, const struct tile *x, int count, float *acc, int64_t ld);
 
 /* Codes that need all eight bits are signed in the file. The VNNI dot product wants them offset by 128, the AVX2 one
  * takes them as they are. */
-#if defined(__AVX512F__)
+#if defined(HAS_DOT8)
 enum { WIDE_OFFSET = 128 };
 #else
 enum { WIDE_OFFSET = 0 };
@@ -203,9 +205,9 @@ INLINE vi sub_pair(const vi s[4], int b) {
     return vi_sar16(vi_shuffle8(s[b / 2], vi_repeat128(b % 2 ? second : first)), 8);
 }
 
-/* A sub-scale as the level's core multiplies by it: sums of 32 bits with AVX-512, pairs of 16 with AVX2. */
+/* A sub-scale as the level's core multiplies by it: sums of 32 bits with VNNI, else pairs of 16. */
 INLINE vi sub_factor(vi s) {
-#if defined(__AVX512F__)
+#if defined(HAS_DOT8)
     return s;
 #else
     return vi_or(vi_and(s, vi_set32(0xffff)), vi_shl32(s, 16));
@@ -363,6 +365,6 @@ static inline void fill_IQ4_XS(struct rows p, int64_t first, int count, struct p
  * sixteens. */
 typedef void one_fn(const uint8_t *w, int64_t row_bytes, int32_t rows, const struct activations *a,
                     const union term *terms, float *out, int8_t *room);
-#define ONE_TOKEN_ROOM(k) (4 * (int64_t)(k))
+#define ONE_TOKEN_ROOM(k) (4 * (int64_t)(k) + 2048)
 
 #endif

@@ -98,6 +98,7 @@ static void fill_panels(const struct format *f, const uint8_t *w, int64_t row_by
         from += first * f->chunk_bytes / CHUNK;
         f->fill(stage_rows(from, row_bytes, rows - r, (int64_t)count * f->chunk_bytes / CHUNK, work), 0, count, panel);
     }
+    for (; (panel - work->panels) % ABREAST; panel++) *panel = panel[-1]; /* its products are not stored */
 }
 
 static void store_sums(const float *acc, int32_t rows, int32_t ld, int32_t n, float *out, int64_t ld_out) {
@@ -107,7 +108,7 @@ static void store_sums(const float *acc, int32_t rows, int32_t ld, int32_t n, fl
 /* The driver of quantized types where rows are lanes. */
 static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_bytes, int32_t rows,
                          const struct activations *a, float *out, int64_t ld_out, struct work *work) {
-    int32_t blocks = a->k / 32, most = (a->n > TILE ? PANELS : 1) * LANES;
+    int32_t blocks = a->k / 32, most = (a->n > TILE ? PANELS : ABREAST) * LANES;
     union term *terms = terms_of(work, a->n);
     set_terms(f, a, terms);
     if (a->n == 1 && f->one && (is_super(f->form) || blocks % 16 == 0)) {
@@ -118,7 +119,8 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
     int64_t panel_bytes = (int64_t)LANES * f->chunk_bytes;
     work->next = paced(panel_bytes, a->n, UNPACKING, panel_bytes / 64, CHUNK * a->n); /* whatever the panels */
     for (int32_t r = 0; r < rows; r += most) {
-        int32_t here = rows - r < most ? rows - r : most, panels = (here + LANES - 1) / LANES, ld = panels * LANES;
+        int32_t here = rows - r < most ? rows - r : most;
+        int32_t panels = (here + ABREAST * LANES - 1) / (ABREAST * LANES) * ABREAST, ld = panels * LANES;
         memset(work->acc, 0, sizeof(float) * (size_t)a->n * (size_t)ld);
         for (int32_t first = 0; first < blocks; first += CHUNK) {
             int count = blocks - first < CHUNK ? blocks - first : CHUNK;
@@ -131,7 +133,8 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
                 struct tile x = tile_at(f, a, terms, t, first);
                 x.next = &work->next;
                 float *acc = work->acc + (int64_t)t * ld;
-                for (int32_t p = 0; p < panels; p++) f->cores[size](&work->panels[p], &x, count, acc + p * LANES, ld);
+                for (int32_t p = 0; p < panels; p += ABREAST)
+                    f->cores[size](&work->panels[p], &x, count, acc + p * LANES, ld);
             }
             fetch_rest(&work->next);
         }

@@ -1,5 +1,7 @@
-/* The cores of the products with VNNI, which adds four columns of sixteen rows in one instruction. Level avx512 has
- * no others; level amx takes them where tokens are few. */
+/* The cores of the products with VNNI, which adds four columns of a register's rows in one instruction: levels avx512
+ * and amx (there where tokens are few), and avx2 where the processor has AVX-VNNI.
+ *
+ * With one panel loads would bound them: four q of a token for each instruction. */
 #ifndef VNNI_H
 #define VNNI_H
 #include <stdbool.h>
@@ -7,66 +9,82 @@
 #include "kernels.h"
 #include "panel.h"
 
-INLINE vi dot_steps(vi sum, const vi *codes, const int8_t *q, int from, int to) {
-    UNROLL for (int j = from; j < to; j++) sum = _mm512_dpbusd_epi32(sum, codes[j], vi_set32(load_i32(q + 4 * j)));
-    return sum;
-}
+/* For every panel of those abreast, and every token. */
+#define EACH(i, t, tokens) UNROLL for (int i = 0; i < ABREAST; i++) UNROLL for (int t = 0; t < tokens; t++)
 
-INLINE void load_codes(const struct panel *p, int b, vi codes[8]) {
-    UNROLL for (int j = 0; j < 8; j++) codes[j] = vi_load(p->codes[b][j]);
+/* Adds steps [from, to) of block b. q: the first token's, others follow 64 bytes apart. */
+INLINE void dot_steps(int tokens, const struct panel *p, const int8_t *q, int b, int from, int to, vi (*isum)[TILE]) {
+    UNROLL for (int j = from; j < to; j++) {
+        vi code[ABREAST];
+        UNROLL for (int i = 0; i < ABREAST; i++) code[i] = vi_load(p[i].codes[b][j]);
+        UNROLL for (int t = 0; t < tokens; t++) {
+            vi four = vi_set32(load_i32(q + 64 * t + 4 * j));
+            UNROLL for (int i = 0; i < ABREAST; i++) isum[i][t] = vi_dot8(isum[i][t], code[i], four);
+        }
+    }
 }
 
 /* Types with a scale per 32 columns. */
 INLINE void block_core(int tokens, bool min, const struct panel *p, const struct tile *x, int count, float *acc,
                        int64_t ld) {
     struct stream next = *x->next;
-    vf sum[TILE];
-    UNROLL for (int t = 0; t < tokens; t++) sum[t] = vf_load(acc + t * ld);
+    vf sum[ABREAST][TILE];
+    EACH(i, t, tokens) sum[i][t] = vf_load(acc + t * ld + i * LANES);
     for (int b = 0; b < count; b++) {
         const float *scale = x->scale + b * x->rows;
         const union term *term = x->term + b * x->rows;
-        vf d = vf_load(p->d[b]), m = vf_load(p->m[b]);
-        vi codes[8];
-        load_codes(p, b, codes);
+        vi isum[ABREAST][TILE];
+        EACH(i, t, tokens) isum[i][t] = vi_set32(min ? 0 : term[t].start);
+        dot_steps(tokens, p, tile_q(x, 0, b), b, 0, 8, isum);
         UNROLL for (int t = 0; t < tokens; t++) {
-            fetch_on(&next, next.multiplying);
-            vi isum = dot_steps(vi_set32(min ? 0 : term[t].start), codes, tile_q(x, t, b), 0, 8);
-            sum[t] = vf_fma(vf_mul(vf_of(isum), d), vf_set(scale[t]), sum[t]);
-            if (min) sum[t] = vf_fma(m, vf_set(term[t].min_scale), sum[t]);
+            vf one = vf_set(scale[t]);
+            UNROLL for (int i = 0; i < ABREAST; i++) {
+                fetch_on(&next, next.multiplying);
+                sum[i][t] = vf_fma(vf_mul(vf_of(isum[i][t]), vf_load(p[i].d[b])), one, sum[i][t]);
+                if (min) sum[i][t] = vf_fma(vf_load(p[i].m[b]), vf_set(term[t].min_scale), sum[i][t]);
+            }
         }
     }
-    UNROLL for (int t = 0; t < tokens; t++) vf_store(acc + t * ld, sum[t]);
+    EACH(i, t, tokens) vf_store(acc + t * ld + i * LANES, sum[i][t]);
     *x->next = next;
+}
+
+/* Adds steps [from, to) of block b, which share a sub-scale. */
+INLINE void add_scaled_steps(int tokens, const struct panel *p, const int8_t *q, int b, int from, int to,
+                             vi (*isum)[TILE], struct stream *next) {
+    vi sum[ABREAST][TILE];
+    EACH(i, t, tokens) sum[i][t] = vi_set32(0);
+    dot_steps(tokens, p, q, b, from, to, sum);
+    UNROLL for (int i = 0; i < ABREAST; i++) {
+        vi sub = vi_load(p[i].sub[b][from / 4]);
+        UNROLL for (int t = 0; t < tokens; t++) {
+            if (from == 0) fetch_on(next, next->multiplying);
+            isum[i][t] = vi_add32(isum[i][t], vi_mul32(sum[i][t], sub));
+        }
+    }
 }
 
 /* Types with a scale per 256 columns; halves: sub-scales per 16 of them, not 32. */
 INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p, const struct tile *x, float *acc,
                        int64_t ld) {
     struct stream next = *x->next;
-    vi isum[TILE], msum[TILE];
-    UNROLL for (int t = 0; t < tokens; t++) isum[t] = msum[t] = vi_set32(0);
-    UNROLL for (int b = 0; b < CHUNK; b++) {
-        vi codes[8], first = vi_load(p->sub[b][0]), second = vi_load(p->sub[b][1]);
-        load_codes(p, b, codes);
-        UNROLL for (int t = 0; t < tokens; t++) {
-            const int8_t *q = tile_q(x, t, b);
-            fetch_on(&next, next.multiplying);
-            vi sum = dot_steps(vi_set32(0), codes, q, 0, halves ? 4 : 8);
-            isum[t] = vi_add32(isum[t], vi_mul32(sum, first));
-            if (halves) isum[t] = vi_add32(isum[t], vi_mul32(dot_steps(vi_set32(0), codes, q, 4, 8), second));
-        }
+    vi isum[ABREAST][TILE], msum[ABREAST][TILE];
+    EACH(i, t, tokens) isum[i][t] = msum[i][t] = vi_set32(0);
+    for (int b = 0; b < CHUNK; b++) {
+        const int8_t *q = tile_q(x, 0, b);
+        add_scaled_steps(tokens, p, q, b, 0, halves ? 4 : 8, isum, &next);
+        if (halves) add_scaled_steps(tokens, p, q, b, 4, 8, isum, &next);
         if (!halves && b % 2) continue;
-        vi pair = vi_load(p->pairs[halves ? b : b / 2]);
         UNROLL for (int t = 0; t < tokens; t++) {
             vi sums = vi_set32(load_i32(x->sums + t * SUPER_SUMS + (halves ? 2 * b : 16 + b)));
-            if (min)
-                msum[t] = _mm512_dpwssd_epi32(msum[t], pair, sums);
-            else
-                isum[t] = _mm512_dpwssd_epi32(isum[t], pair, sums);
+            UNROLL for (int i = 0; i < ABREAST; i++) {
+                vi *to = min ? &msum[i][t] : &isum[i][t];
+                *to = vi_dot16(*to, vi_load(p[i].pairs[halves ? b : b / 2]), sums);
+            }
         }
     }
     *x->next = next;
-    add_super(tokens, min, p, x, isum, msum, acc, ld);
+    UNROLL for (int i = 0; i < ABREAST; i++) add_super(tokens, min, p + i, x, isum[i], msum[i], acc + i * LANES, ld);
 }
 
 #define BLOCK_CORE(name, tokens, min)                                                                             \
@@ -82,9 +100,8 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
     CORE(name, 1, __VA_ARGS__) \
     CORE(name, 2, __VA_ARGS__) \
     CORE(name, 4, __VA_ARGS__) \
-    CORE(name, 8, __VA_ARGS__) \
-    static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4, name##_8};
-enum { SIZES = 4 };
+    static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4};
+enum { SIZES = 3 };
 CORES(BLOCK_CORE, plain_cores, false)
 CORES(BLOCK_CORE, min_cores, true)
 CORES(SUPER_CORE, super_cores, false, false)

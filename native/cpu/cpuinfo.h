@@ -5,8 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The levels, each with all that is below it. avx2 is AVX2 + FMA + F16C, faster with AVX-VNNI; avx512 is F + BW + DQ + VL + VNNI; amx is
- * AMX tiles with int8 and bf16 products, BF16 and VBMI. A machine that lacks a part of a level has the level below. */
+/* The levels, each with all that is below it. avx2 is AVX2 + FMA + F16C, faster with AVX-VNNI; avx512 is F + BW + DQ +
+ * VL + VNNI; amx is AMX tiles with int8 and bf16 products, BF16 and VBMI. A machine that lacks a part of a level has
+ * the level below. */
 enum cpu_level { CPU_SCALAR, CPU_AVX2, CPU_AVX512, CPU_AMX, CPU_LEVELS };
 
 enum cpu_feature {

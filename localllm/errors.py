@@ -8,6 +8,7 @@ LocalLLMError
 ├── MemoryLimitError                       LL_ENOMEM        503  memory that was asked for is not there
 ├── DeviceError                            LL_EDEVICE       503  the device failed, or there is none
 ├── TemplateError                                           400  a chat template cannot be rendered
+├── FormError                                               400  an answer cannot go on in the form it must have
 ├── ClosedError                                             503  used after close()
 └── ForkError                                               500  used in a child process after fork()
 """
@@ -44,6 +45,10 @@ class DeviceError(LocalLLMError):
 
 
 class TemplateError(LocalLLMError):
+    http_status = 400
+
+
+class FormError(LocalLLMError):
     http_status = 400
 
 

@@ -258,10 +258,15 @@ class LLM:
 
     def constrain(self, request: Request, params: SamplingParams) -> Request:
         """The request with what its parameters hold the answer to, compiled. Any thread may do it."""
-        if params.json_schema is None and params.grammar is None:
+        if not _has_form(params):
             return self._constrain_calls(request)
-        after = answer_mark(request.marks, request.text)
-        form = self._compiler.form(json_schema=params.json_schema, grammar=params.grammar, after=after)
+        form = self._compiler.form(
+            json_schema=params.json_schema,
+            grammar=params.grammar,
+            calls=params.calls,
+            after=answer_mark(request.marks, request.text),
+            channels=request.marks == HARMONY,
+        )
         return request._replace(form=form)
 
     def _constrain_calls(self, request: Request) -> Request:
@@ -393,10 +398,10 @@ class LLM:
             chosen = SamplingParams(**{**self._defaults, **sampling})
         else:
             chosen = dataclasses.replace(params, **sampling)
-        if chosen.json_schema is not None and chosen.grammar is not None:
-            raise InvalidArgument("json_schema and grammar cannot both be given")
-        if chosen.ignore_eos and (chosen.json_schema is not None or chosen.grammar is not None):
-            raise InvalidArgument("ignore_eos cannot be given with json_schema or grammar, whose end is the answer's")
+        if chosen.grammar is not None and (chosen.json_schema is not None or chosen.calls):
+            raise InvalidArgument("grammar cannot be given with json_schema or calls")
+        if chosen.ignore_eos and _has_form(chosen):
+            raise InvalidArgument("ignore_eos cannot be given with a form, whose end is the answer's")
         for token in chosen.logit_bias:
             if token >= self.n_vocab:
                 raise InvalidArgument(f"logit_bias has token {token}, but token ids go from 0 to {self.n_vocab - 1}")
@@ -495,6 +500,10 @@ class _Shown(dict[int, bytes]):
         known = self._tokenizer is not None and token < self._tokenizer.n_vocab
         self[token] = self._tokenizer.shown_bytes(token, self._marks) if self._tokenizer and known else b""
         return self[token]
+
+
+def _has_form(params: SamplingParams) -> bool:
+    return params.json_schema is not None or params.grammar is not None or bool(params.calls)
 
 
 def _splitter(marks: Marks | None, prompt: str) -> Splitter:

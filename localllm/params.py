@@ -3,14 +3,27 @@
 Order of use: mask, logit_bias, penalties, top_k, top_p, min_p, temperature; ties go to the lower token id.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, Literal, get_args
 
 from localllm.errors import InvalidArgument
 
 HIGH, NORMAL, LOW = 0, 1, 2  # priority classes
+Syntax = Literal["gbnf", "lark", "regex"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A grammar that says what it is written in. gbnf begins with the rule root, lark with start."""
+
+    syntax: Syntax
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.syntax not in get_args(Syntax) or not isinstance(self.text, str):
+            raise InvalidArgument(f"grammar must be a text in gbnf, lark or regex, not {self!r:.200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +43,8 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # token id: added to its logit
     logprobs: int | None = None  # report the chosen token's logprob and those of the N likeliest
     json_schema: str | Mapping[str, Any] | None = None
-    grammar: str | None = None
+    grammar: str | Grammar | None = None  # a text alone: GBNF, Lark's syntax, or a pattern between slashes
+    calls: Sequence[Mapping[str, Any]] = ()  # the answer calls one of these functions, or else fits json_schema
     ignore_eos: bool = False
     priority: int = NORMAL
 
@@ -50,6 +64,7 @@ class SamplingParams:
             raise InvalidArgument(f"ignore_eos must be true or false, not {self.ignore_eos!r}")
         self._check_stop()
         self._check_bias()
+        self._check_calls()
 
     def _integer(self, name: str, low: int, high: int, optional: bool = False) -> None:
         value = getattr(self, name)
@@ -78,3 +93,12 @@ class SamplingParams:
                 raise InvalidArgument(f"logit_bias must map token ids to numbers, but has the key {token!r}")
             if not isinstance(bias, int | float) or not (-1e6 <= bias <= 1e6 or bias == -inf):
                 raise InvalidArgument(f"logit_bias[{token}] must be -inf or from -1e6 to 1e6, not {bias!r}")
+
+    def _check_calls(self) -> None:
+        good = isinstance(self.calls, list | tuple) and all(isinstance(tool, Mapping) for tool in self.calls)
+        if not good or not all(_is_function(tool.get("function", tool)) for tool in self.calls):
+            raise InvalidArgument(f"calls must be functions, each with a name and parameters, not {self.calls!r:.200}")
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("name"), str)

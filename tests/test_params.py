@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from localllm import errors
-from localllm.params import SamplingParams
+from localllm.params import Grammar, SamplingParams
 
 HEADER = Path(__file__).parent.parent / "native" / "include" / "localllm_abi.h"
 
@@ -31,6 +31,7 @@ WRONG: list[tuple[str, Any]] = [
     *[("logprobs", value) for value in (-1, 1025, 1.0, True)],
     *[("ignore_eos", value) for value in (1, None, "yes")],
     *[("priority", value) for value in (-1, 3, None, 1.0)],
+    *[("calls", value) for value in (None, "f", {"name": "f"}, ["f"], [{}], [{"function": {"parameters": {}}}])],
 ]
 
 RIGHT: list[dict[str, Any]] = [
@@ -52,6 +53,13 @@ def test_a_right_value_is_kept(values: dict[str, Any]) -> None:
     params = SamplingParams(**values)
     for name, value in values.items():
         assert getattr(params, name) == (tuple(value) if name == "stop" else value)
+
+
+def test_a_grammar_says_its_syntax() -> None:
+    assert SamplingParams(grammar=Grammar("regex", "a+")).grammar == Grammar("regex", "a+")
+    for wrong in (("ebnf", "x"), ("lark", 5)):
+        with pytest.raises(errors.InvalidArgument, match="grammar"):
+            Grammar(*wrong)  # type: ignore[arg-type]
 
 
 def test_one_stop_text_needs_no_tuple() -> None:

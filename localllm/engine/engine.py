@@ -26,7 +26,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from localllm.engine.pace import Pace
 from localllm.engine.scheduler import Scheduler
 from localllm.engine.sequence import FinishReason, Mask, Row, Sampled, Sequence, State
-from localllm.errors import ClosedError, DeviceError, ForkError, InvalidArgument, LocalLLMError, MemoryLimitError
+from localllm.errors import (
+    ClosedError,
+    DeviceError,
+    ForkError,
+    FormError,
+    InvalidArgument,
+    LocalLLMError,
+    MemoryLimitError,
+)
 from localllm.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -368,7 +376,7 @@ class Engine:
         for row, drawn in zip([row for row in rows if row.samples], sampled, strict=True):
             seq, handle = row.seq, self._handles[row.seq]
             if drawn.token < 0:
-                handle.error = DeviceError("the logits of this request are not finite, or no token is allowed next")
+                handle.error = _why_none(seq)
             else:
                 items.append((handle, drawn))
                 if seq.mask is not None:
@@ -406,6 +414,13 @@ def _answer(future: Future[T], function: Callable[[], T]) -> None:
         future.set_result(function())
     except BaseException as problem:
         future.set_exception(problem)
+
+
+def _why_none(seq: Sequence) -> LocalLLMError:
+    """Why no token was drawn for a sequence."""
+    if seq.mask is not None and seq.mask.closed:
+        return FormError("the answer came to a place where no token goes on in the form that it must have")
+    return DeviceError("the logits of this request are not finite")
 
 
 def _as_error(problem: Exception) -> LocalLLMError:

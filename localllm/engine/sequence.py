@@ -24,6 +24,10 @@ class State(Enum):
 class Mask(Protocol):
     """Which tokens may come next: a grammar, for instance."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether no token was allowed when fill() was last called."""
+
     def fill(self, bits: memoryview) -> None:
         """Set one bit per token of the vocabulary, the lowest of a byte first: 1 is allowed."""
 

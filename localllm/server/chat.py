@@ -17,7 +17,7 @@ from localllm.server.job import Job, Piece
 from localllm.server.problems import invalid
 from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
-from localllm.text.tools import Call, answer_or_calls, call_schema
+from localllm.text.tools import Call
 
 CHUNK = "chat.completion.chunk"
 
@@ -162,8 +162,8 @@ def form_of_answer(request: ChatRequest) -> dict[str, Any]:
     if isinstance(request.tool_choice, NamedChoice):
         tools = [tool for tool in tools if tool["function"]["name"] == request.tool_choice.function.name]
     elif request.tool_choice != "required":
-        return {"json_schema": answer_or_calls(form["json_schema"], tools)} if tools and form else form
-    return {"json_schema": call_schema(tools)}
+        return {**form, "calls": tools} if tools and form else form
+    return {"calls": tools}
 
 
 def logprobs_of(request: ChatRequest) -> int | None:

@@ -104,7 +104,7 @@ class Endpoints:
         try:
             return await self._service.aside(self._llm.constrain, prepared, params)
         except InvalidArgument as error:
-            param = "tools" if prepared.formats else "response_format"
+            param = "tools" if str(error).startswith(("function", "calls")) else "response_format"
             raise invalid(f"{param}: {error}", param) from None
 
     def _params(

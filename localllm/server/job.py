@@ -48,7 +48,7 @@ def _nameless(finish: str) -> Exception:
     frames of every place that it was raised in."""
     if finish == "abort":
         return ClosedError("the engine has ended this request")
-    return DeviceError("the logits of this request are not finite, or no token is allowed next")
+    return DeviceError("the logits of this request are not finite")
 
 
 class Choice:

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import logging
 
-from localllm.errors import ClosedError, DeviceError, InvalidArgument, LocalLLMError, MemoryLimitError, TemplateError
+from localllm.errors import (
+    ClosedError,
+    DeviceError,
+    FormError,
+    InvalidArgument,
+    LocalLLMError,
+    MemoryLimitError,
+    TemplateError,
+)
 from localllm.server import wire
 
 _log = logging.getLogger(__name__)
@@ -60,6 +68,8 @@ def as_problem(error: Exception, param: str | None = None) -> Problem:
         return error
     if isinstance(error, InvalidArgument | TemplateError):
         return invalid(str(error), param)
+    if isinstance(error, FormError):
+        return Problem(400, str(error), code="form_dead_end")
     if isinstance(error, DeviceError) and error.__cause__ is None:  # the engine's own sentence
         return Problem(503, str(error), code="device_error")
     for kind, (status, message, code) in _TOLD.items():

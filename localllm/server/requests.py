@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from localllm.params import Grammar, Syntax
 from localllm.server.problems import Problem, invalid
 
 # Fields of OpenAI's interface that may be sent only at the value by which they do nothing.
@@ -174,7 +175,7 @@ class JsonSchemaFormat(_Strict, tag_field="type", tag="json_schema"):
 
 
 class GrammarFormat(_Strict, tag_field="type", tag="grammar"):
-    syntax: Literal["lark", "gbnf", "regex"]
+    syntax: Syntax
     grammar: Annotated[str, Meta(min_length=1, max_length=256 << 10)]
 
 
@@ -268,7 +269,7 @@ def form_of(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
     if isinstance(wanted, JsonSchemaFormat):
         return {"json_schema": wanted.json_schema.schema}
     if isinstance(wanted, GrammarFormat):
-        return {"grammar": f"/{wanted.grammar}/" if wanted.syntax == "regex" else wanted.grammar}
+        return {"grammar": Grammar(wanted.syntax, wanted.grammar)}
     return {}
 
 

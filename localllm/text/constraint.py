@@ -5,33 +5,35 @@
     mask = form()                                              # an engine.sequence.Mask for one answer
 
 llguidance computes which tokens may come next. A mask fails closed: when the library gives up, no token is allowed, and
-the request ends with an error rather than with an answer of another form. JSON is written with ", " and ": " and no
-other white space: a model that may write white space freely sometimes writes nothing else.
+the request ends with an error rather than with an answer of another form. What cannot be begun, or would take long in
+every step, is refused when it is compiled.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localllm.errors import InvalidArgument
+from localllm.params import Grammar
+from localllm.text import forms, harmony, schemas
 from localllm.text.reasoning import Splitter
 from localllm.text.tokenizer import Tokenizer
+from localllm.text.tools import answer_or_calls, arguments_schema, call_schema, function_of
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-MOST_SOURCE = 256 << 10  # characters of a grammar, or of a schema as JSON
-MOST_PATTERN = 4 << 10
-MOST_DEPTH = 64
-MOST_NODES = 20_000
 _REMEMBERED = 16  # compiled forms
-_JSON: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# A step's mask takes some milliseconds at most, whatever the form: all sequences wait for it. Enums of 15,000 words,
+# 480 properties that may be left out, and 1,900 alternatives of a grammar stay within these.
+_LIMITS: Any = {"initial_lexer_fuel": 200_000, "step_lexer_fuel": 50_000, "step_max_items": 10_000,
+                "verbose_errors": False}  # fmt: skip
 
 
 class Compiler:
@@ -48,42 +50,91 @@ class Compiler:
         self,
         *,
         json_schema: str | Mapping[str, Any] | None = None,
-        grammar: str | None = None,
+        grammar: str | Grammar | None = None,
+        calls: Sequence[Mapping[str, Any]] = (),
         after: str = "",
+        channels: bool = False,
     ) -> Callable[[], Constraint]:
-        """What makes a mask for each answer. grammar: in GBNF or in Lark's syntax (a rule named root or start), or a
-        regular expression between slashes. after: the form begins after this text; what comes before is free.
+        """What makes a mask for each answer: of one of the forms, or a call of one of some functions. grammar: a text
+        alone is GBNF or Lark's syntax (a rule named root or start), or a regular expression between slashes. after: the
+        form begins after this text; what comes before is free. channels: the answer is written as gpt-oss does.
         InvalidArgument names the argument and says what is wrong with it."""
-        with self._lock:
-            source = _json_form(json_schema) if json_schema is not None else _grammar_form(grammar or "")
-            name = "grammar" if json_schema is None else "json_schema"
-            matcher = self._remembered(source, name)
-        return lambda: Constraint(matcher.deep_copy(), self._token_bytes, after.encode())
+        parts: dict[str, forms.Part] = {}  # by what errors call them; first of all the form, if there is one
+        if grammar is not None:
+            with schemas.about("grammar"):
+                parts["grammar"] = forms.grammar_part(grammar)
+        elif json_schema is not None:
+            with schemas.about("json_schema"):
+                json_schema = schemas.parsed(json_schema)
+                parts["json_schema"] = forms.schema_part(schemas.ready(json_schema))
+        form = next(iter(parts.values()), None)
+        arguments = {function_of(tool)["name"]: forms.schema_part(arguments_schema(tool)) for tool in calls}
+        if channels:
+            source = harmony.answer(self._tokenizer, form, arguments)
+        elif calls:
+            either = call_schema(calls) if form is None else answer_or_calls(json_schema, calls)
+            source = forms.whole(forms.schema_part(either))
+        else:
+            source = forms.whole(*parts.values())
+        parts |= {f'function "{name}": parameters': part for name, part in arguments.items()}
+        matcher = self._remembered(source, parts)
+        return lambda: Constraint(matcher.deep_copy(), self._tokenizer, after, self._ids)
 
     def calls(self, mark: str, schema: Mapping[str, Any], splitter: Callable[[], Splitter]) -> Callable[[], CallGuard]:
         """What makes a mask for each answer: free text in which every JSON value behind `mark`, outside of reasoning,
         fits a schema. InvalidArgument says what is wrong with that."""
-        with self._lock:
-            matcher = self._remembered(_call_form(schema), "tools")
+        matcher = self._remembered(forms.call_in_text(schema), {})
         return lambda: CallGuard(matcher, self._token_bytes, mark, splitter())
 
-    def _remembered(self, source: str, name: str) -> LLMatcher:
-        matcher = self._known.pop(source, None) or self._compile(source, name)
-        self._known[source] = matcher
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return matcher
+    def _remembered(self, source: str, parts: Mapping[str, forms.Part]) -> LLMatcher:
+        """A whole, compiled. Its parts must be right by themselves, too: only so do errors name the one that is not,
+        and is all of them known to have a beginning."""
+        with self._lock:
+            matcher = self._known.pop(source, None) or self._compiled(source, parts)
+            self._known[source] = matcher
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+            return matcher
 
-    def _compile(self, source: str, name: str) -> LLMatcher:
+    def _compiled(self, source: str, parts: Mapping[str, forms.Part]) -> LLMatcher:
+        for name, part in parts.items():
+            with schemas.about(name):
+                matcher = self._compile(alone := forms.whole(part))
+            if alone == source:
+                return matcher
+        with schemas.about("calls"):
+            return self._compile(source)
+
+    def _compile(self, source: str) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
         if self._vocabulary is None:
             self._vocabulary = _vocabulary(self._tokenizer, self._n_vocab)
-        limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(self._vocabulary, source, log_level=0, limits=limits)
+        matcher = LLMatcher(self._vocabulary, source, log_level=0, limits=LLParserLimits(**_LIMITS))
         if matcher.is_error():
-            raise InvalidArgument(f"{name}: {matcher.get_error().strip()[:500]}")
+            raise InvalidArgument(_told(matcher.get_error()))
+        self._check_beginning(matcher)
         return matcher
+
+    def _check_beginning(self, matcher: LLMatcher) -> None:
+        """InvalidArgument where no answer can begin. The first two masks tell of all that is known to go wrong at once:
+        nothing fits, there is no end to it, or it takes too long. What the first finds out is kept with the matcher."""
+        first = self._allowed(matcher)
+        for token in {int(first[0]), int(first[first.size // 2]), int(first[-1])} - self._tokenizer.eog_ids:
+            begun = matcher.deep_copy()
+            begun.consume_token(token)
+            self._allowed(begun)
+
+    def _allowed(self, matcher: LLMatcher) -> NDArray[np.intp]:
+        """The tokens that may come next. InvalidArgument if there are none."""
+        bits = np.zeros(-(-self._n_vocab // 32) * 4, np.uint8)
+        if not _fill(matcher, bits.data):
+            raise InvalidArgument(_told(matcher.get_error()))
+        return np.flatnonzero(np.unpackbits(bits, bitorder="little")[: self._n_vocab])
+
+    def _ids(self, text: bytes) -> list[int]:
+        assert self._vocabulary is not None
+        return list(self._vocabulary.tokenize_bytes(text))
 
     def _token_bytes(self, token: int) -> bytes:
         return self._tokenizer.token_bytes(token) if token < self._tokenizer.n_vocab else b""
@@ -92,32 +143,43 @@ class Compiler:
 class Constraint:
     """The form of one answer, as far as the answer has come. Used by one thread at a time."""
 
-    def __init__(self, matcher: LLMatcher, token_bytes: Callable[[int], bytes], after: bytes) -> None:
-        self._matcher, self._token_bytes = matcher, token_bytes
-        self._after, self._before = after, b""
+    def __init__(self, matcher: LLMatcher, tokenizer: Tokenizer, after: str, ids: Callable[[bytes], list[int]]) -> None:
+        self.closed = False
+        self._matcher, self._tokenizer, self._ids = matcher, tokenizer, ids
+        self._after, self._before = after.encode(), b""
 
     def fill(self, bits: memoryview) -> None:
-        _fill(None if self._after else self._matcher, bits)
+        if not self._after:
+            self.closed = not _fill(self._matcher, bits)
+            return
+        _fill(None, bits)
+        for token in self._tokenizer.eog_ids:  # an answer that ended here would have no form
+            bits[token // 8] &= ~(1 << token % 8) & 255
 
     def accept(self, token: int) -> None:
         if not self._after:
             self._matcher.consume_token(token)  # False puts it into a state of error, which fill() meets
             return
-        self._before = (self._before + self._token_bytes(token))[-len(self._after) - 64 :]
-        if self._after in self._before:
+        shown = self._tokenizer.shown_bytes(token) if token < self._tokenizer.n_vocab else b""
+        before, mark, rest = (self._before + shown).partition(self._after)
+        self._before = before[-len(self._after) :]
+        if mark:
             self._after = b""
+            if rest := rest.lstrip():  # of the token that ended the mark
+                self._matcher.consume_tokens(self._ids(rest))
 
 
 class CallGuard:
     """The calls in one answer, as far as it has come. Used by one thread at a time."""
 
     def __init__(self, pattern: LLMatcher, token_bytes: Callable[[int], bytes], mark: str, splitter: Splitter) -> None:
+        self.closed = False
         self._pattern, self._token_bytes, self._mark, self._splitter = pattern, token_bytes, mark, splitter
         self._call: LLMatcher | None = None  # while one is written
         self._before = ""
 
     def fill(self, bits: memoryview) -> None:
-        _fill(self._call, bits)
+        self.closed = not _fill(self._call, bits)
 
     def accept(self, token: int) -> None:
         if self._call is not None:
@@ -134,12 +196,12 @@ class CallGuard:
             self._before = rest[-len(self._mark) :]
 
 
-def _fill(matcher: LLMatcher | None, bits: memoryview) -> None:
-    """Without a matcher everything is allowed."""
+def _fill(matcher: LLMatcher | None, bits: memoryview) -> bool:
+    """Whether any token is allowed. Without a matcher all are."""
     target = np.frombuffer(bits, np.uint8)
     if matcher is None:
         target[:] = 255
-        return
+        return True
     try:
         matcher.unsafe_compute_mask_ptr(target.ctypes.data, target.nbytes)
         failed = matcher.is_error()  # the library would then allow the answer to end
@@ -147,61 +209,23 @@ def _fill(matcher: LLMatcher | None, bits: memoryview) -> None:
         failed = True
     if failed:
         target[:] = 0
+    return not failed and bool(target.any())
 
 
-def _json_form(schema: str | Mapping[str, Any]) -> str:
-    from llguidance import LLMatcher
-
-    if isinstance(schema, str):
-        if len(schema) > MOST_SOURCE:
-            raise InvalidArgument(f"json_schema has {len(schema)} characters; at most {MOST_SOURCE} are allowed")
-        try:
-            schema = json.loads(schema)
-        except (ValueError, RecursionError) as error:
-            raise InvalidArgument(f"json_schema is not JSON: {error}") from None
-    _check_size(schema)
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)
+_COSTLY = ("too many", "items; max is", "too big")  # in what llguidance says beyond its limits
 
 
-def _call_form(schema: Mapping[str, Any]) -> str:
-    from llguidance import LLMatcher
-
-    _check_size(schema)
-    text = json.dumps({**schema, "x-guidance": _JSON})
-    if len(text) > MOST_SOURCE:
-        raise InvalidArgument(f"tools have {len(text)} characters; at most {MOST_SOURCE} are allowed")
-    return LLMatcher.grammar_from_lark(f"start: /[ \\n]?/ call /[ \\n]?/\ncall: %json {text}")
-
-
-def _check_size(schema: Any) -> None:
-    """Bounds on what will be compiled, found without recursion."""
-    level, nodes, depth = [schema], 0, 0
-    while level:
-        nodes, depth = nodes + len(level), depth + 1
-        if depth > MOST_DEPTH or nodes > MOST_NODES:
-            raise InvalidArgument(f"json_schema is too large: at most {MOST_NODES} values, nested {MOST_DEPTH} deep")
-        inner = [value.values() if isinstance(value, Mapping) else value for value in level
-                 if isinstance(value, (Mapping, list, tuple))]  # fmt: skip
-        level = [item for values in inner for item in values]
+def _told(error: str) -> str:
+    """What a person is told of an error of llguidance's."""
+    if any(words in error.lower() for words in _COSTLY):
+        return f"the form is too large, or has no end ({_first_line(error)})"
+    if not error.strip() or error.startswith("NoExtensionBias"):
+        return "no answer fits this form"
+    return error.strip()[:500]
 
 
-def _grammar_form(grammar: str) -> str:
-    from llguidance import LLMatcher
-
-    if len(grammar) > MOST_SOURCE:
-        raise InvalidArgument(f"grammar has {len(grammar)} characters; at most {MOST_SOURCE} are allowed")
-    if len(grammar) > 1 and grammar[0] == grammar[-1] == "/":
-        if len(grammar) > MOST_PATTERN:
-            raise InvalidArgument(f"grammar: a pattern has at most {MOST_PATTERN} characters")
-        return LLMatcher.grammar_from_regex(grammar[1:-1])
-    if "::=" in grammar:
-        from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
-
-        try:
-            grammar = gbnf_to_lark(grammar)
-        except (GbnfToLarkError, RecursionError, ValueError, IndexError, KeyError) as error:
-            raise InvalidArgument(f"grammar: not GBNF: {error}") from None
-    return LLMatcher.grammar_from_lark(grammar)
+def _first_line(error: str) -> str:
+    return error.strip().partition("\n")[0][:200]
 
 
 class _Words:

@@ -43,10 +43,8 @@ def marks_of(template: str) -> Marks | None:
 
 
 def answer_mark(marks: Marks | None, prompt: str) -> str:
-    """What a model that reasons first writes before its answer; empty where the answer comes at once."""
-    if marks is None or not (marks == HARMONY or prompt.rstrip().endswith(marks.open)):
-        return ""
-    return marks.close
+    """What a model whose prompt ends inside its reasoning writes before its answer; empty for any other."""
+    return marks.close if marks is not None and prompt.rstrip().endswith(marks.open) else ""
 
 
 class Splitter(Protocol):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from localllm.messages import Message
+from localllm.text import schemas
 
 MOST_FAILURES = 64  # brackets in an answer that begin no JSON, before the rest is not looked at
 _SPELLED = re.compile(r'{\\?"name\\?": <function-name>, \\?"arguments\\?": ')
@@ -123,18 +124,30 @@ def _plain_arguments(arguments: Any) -> Any:
         return arguments
 
 
+def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The function that an entry of `tools` is."""
+    function: Mapping[str, Any] = tool.get("function", tool)
+    return function
+
+
+def arguments_schema(tool: Mapping[str, Any], home: str = "#") -> Any:
+    """The JSON schema of a function's arguments, ready for a schema in which it lies at `home`."""
+    with schemas.about(f'function "{function_of(tool)["name"]}": parameters'):
+        return schemas.ready(function_of(tool).get("parameters") or {"type": "object"}, home)
+
+
 def call_schema(tools: Sequence[Mapping[str, Any]], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The JSON schema of one call of any of these functions, its arguments held to the function's own schema. more:
-    properties that a call may have besides."""
+    properties that a call may have besides. InvalidArgument names the function that is wrong."""
     definitions, calls = {}, []
     for i, tool in enumerate(tools):
-        function = tool.get("function", tool)
         home = f"#/$defs/tool{i}"
-        definitions[f"tool{i}"] = _moved(function.get("parameters") or {"type": "object"}, home)
+        definitions[f"tool{i}"] = arguments_schema(tool, home)
+        name = {"const": function_of(tool)["name"]}
         calls.append(
             {
                 "type": "object",
-                "properties": {"name": {"const": function["name"]}, "arguments": {"$ref": home}, **(more or {})},
+                "properties": {"name": name, "arguments": {"$ref": home}, **(more or {})},
                 "required": ["name", "arguments"],
                 "additionalProperties": False,
             }
@@ -142,9 +155,11 @@ def call_schema(tools: Sequence[Mapping[str, Any]], more: Mapping[str, Any] | No
     return {"$defs": definitions, "anyOf": calls}
 
 
-def answer_or_calls(schema: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def answer_or_calls(schema: Any, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The JSON schema of an answer that fits `schema`, or else is a call or an array of calls."""
-    several = _several(call_schema(tools), {"answer": _moved(schema, "#/$defs/answer")})
+    with schemas.about("json_schema"):
+        moved = schemas.ready(schema, "#/$defs/answer")
+    several = _several(call_schema(tools), {"answer": moved})
     definitions = several.pop("$defs")
     return {"$defs": definitions, "anyOf": [{"$ref": "#/$defs/answer"}, {"$ref": "#/$defs/call"}, several]}
 
@@ -153,18 +168,6 @@ def _several(call: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[st
     """An array of calls, and the definitions that it and others need."""
     definitions = {**call["$defs"], **definitions, "call": {"anyOf": call["anyOf"]}}
     return {"$defs": definitions, "type": "array", "items": {"$ref": "#/$defs/call"}, "minItems": 1}
-
-
-def _moved(schema: Any, home: str) -> Any:
-    """A schema whose references still hold when its root lies at `home`."""
-    if isinstance(schema, Mapping):
-        return {
-            key: home + value[1:]
-            if key == "$ref" and isinstance(value, str) and value.startswith("#")
-            else _moved(value, home)
-            for key, value in schema.items()
-        }
-    return [_moved(item, home) for item in schema] if isinstance(schema, list) else schema
 
 
 class CallReader:

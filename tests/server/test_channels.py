@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
+import jsonschema
 import pytest
 
 from localllm.llm import Request
 from localllm.params import SamplingParams
 from localllm.text.template import ChatTemplate
 from tests.server.live import Live, serving
+from tests.server.test_tools import Begun
 from tests.tiny_models import CHATML, write_tiny
 
 TEMPLATE = (
@@ -66,19 +69,56 @@ def test_reasoning_and_a_call(server: Live, monkeypatch: pytest.MonkeyPatch) -> 
     assert choice["message"]["reasoning_content"] == "Hm." and choice["message"]["content"] is None
 
 
-def test_a_form_is_that_of_the_answer(server: Live) -> None:
-    """What comes before the final message is free."""
-    request = server.llm.prepare([{"role": "user", "content": "?"}])
-    held = server.llm.constrain(request, SamplingParams(json_schema={"type": "object"}))
-    assert held.form is not None
-    mask, bits = held.form(), bytearray(-(-server.llm.n_vocab // 32) * 4)
-    for token in server.llm.tokenize(f"{ANALYSIS}Hm.<|end|><|start|>assistant{FINAL}"):
-        mask.fill(memoryview(bits))
-        assert bits == b"\xff" * len(bits)
-        mask.accept(token)
-    mask.fill(memoryview(bits))
-    allowed = [token for token in range(server.llm.n_vocab) if bits[token // 8] >> token % 8 & 1]
-    assert {server.llm.detokenize([token])[:1] for token in allowed} == {"{"}
+SCHEMA = {"type": "object", "properties": {"now": {"type": "boolean"}}, "required": ["now"],
+          "additionalProperties": False}  # fmt: skip
+HELD_TOOLS: list[Any] = [{"type": "function", "function": {"name": "stop", "parameters": SCHEMA}}]
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+THOUGHT = f"{ANALYSIS}Hm.<|end|><|start|>assistant"
+HEAD = CALL[: CALL.index("{")]
+
+
+def begin(server: Live, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The model writes a text first, and goes on as its form lets it."""
+    constrain, ids = server.llm.constrain, server.llm.tokenize(text)
+
+    def begun(request: Request, params: SamplingParams) -> Request:
+        form = constrain(request, params).form
+        assert form is not None
+        return request._replace(form=lambda: Begun(ids, form()))
+
+    monkeypatch.setattr(server.llm, "constrain", begun)
+
+
+@pytest.mark.parametrize("head", [FINAL, "<|channel|>final <|constrain|>json<|message|>"])
+@pytest.mark.parametrize("more", [{}, {"tools": HELD_TOOLS}])
+def test_a_form_is_that_of_the_answer(
+    server: Live, monkeypatch: pytest.MonkeyPatch, head: str, more: dict[str, Any]
+) -> None:
+    begin(server, monkeypatch, THOUGHT + head)
+    choice = ask(server, response_format=FORMAT, **more)
+    jsonschema.validate(json.loads(choice["message"]["content"]), SCHEMA)
+    assert choice["finish_reason"] == "stop" and choice["message"]["reasoning_content"] == "Hm."
+
+
+@pytest.mark.parametrize("more", [{"tool_choice": "required"}, {"response_format": FORMAT}])
+def test_a_call_is_in_the_models_own_form(server: Live, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]) -> None:
+    begin(server, monkeypatch, THOUGHT + HEAD)
+    choice = ask(server, tools=HELD_TOOLS, **more)
+    (call,) = choice["message"]["tool_calls"]
+    jsonschema.validate(json.loads(call["function"]["arguments"]), SCHEMA)
+    assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
+
+
+@pytest.mark.parametrize("text", ["plain", f"{THOUGHT}<|channel|>commentary<|message|>Sure<|end|>",
+                                  f'{HEAD}{{"now": "no', f'{FINAL}{{"then'])  # fmt: skip
+def test_what_leaves_the_form_is_an_error_and_no_failure(
+    server: Live, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    begin(server, monkeypatch, text)
+    body = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 300, "tools": HELD_TOOLS}
+    reply = server.post("/v1/chat/completions", {**body, "response_format": FORMAT})
+    assert reply.status_code == 400 and reply.json()["error"]["code"] == "form_dead_end"
+    assert httpx.get(server.url + "/health").json()["failures"] == 0
 
 
 def test_earlier_reasoning_is_the_templates(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import openai
 import pytest
 
-from tests.server.live import Live
+from tests.server.live import Live, serving
+from tests.tiny_models import CHATML, write_tiny
 
 SCHEMA = {
     "type": "object",
@@ -59,6 +61,7 @@ def test_an_object(server: Live) -> None:
         ("regex", "[ab]{2,4}!", "[ab]{2,4}!"),
         ("gbnf", 'root ::= "yes" | "no"', "yes|no"),
         ("lark", 'start: "n=" N\nN: /[0-9]{3}/', "n=[0-9]{3}"),
+        ("lark", '// c\nstart: "a::=b" // x/', "a::=b"),
     ],
 )
 def test_grammars(server: Live, syntax: str, grammar: str, pattern: str) -> None:
@@ -119,6 +122,10 @@ def test_the_clients_own_parsing(server: Live) -> None:
         {"type": "json_schema", "json_schema": {"name": "x y", "schema": {}}},
         {"type": "grammar", "syntax": "regex", "grammar": "("}, {"type": "grammar", "syntax": "ebnf", "grammar": "x"},
         {"type": "grammar", "syntax": "lark", "grammar": "start: x"}, {"type": "text", "extra": 1},
+        {"type": "grammar", "syntax": "gbnf", "grammar": "root ::= foo"}, schema_format({"$ref": "#"}),
+        {"type": "grammar", "syntax": "gbnf", "grammar": 'start: "a"'},
+        {"type": "grammar", "syntax": "regex", "grammar": "(a{1000}){999}"},
+        schema_format({"x-guidance": {"lenient": True}, "not": {}}),
     ],
 )  # fmt: skip
 def test_what_is_no_form_is_refused_by_name(server: Live, wanted: dict[str, Any]) -> None:
@@ -132,3 +139,14 @@ def test_what_is_no_form_is_refused_by_name(server: Live, wanted: dict[str, Any]
 def test_a_form_ends_the_answer_so_ignore_eos_is_refused(server: Live) -> None:
     body = {"messages": MESSAGES, "response_format": {"type": "json_object"}, "ignore_eos": True}
     assert server.post("/v1/chat/completions", body).json()["error"]["param"] == "ignore_eos"
+
+
+def test_reasoning_ends_before_the_answer_does(tmp_path: Path) -> None:
+    """A model whose prompt ends inside its reasoning, and which would rather end than go on."""
+    template = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>") + "{# </think> #}"
+    write_tiny(tmp_path / "tiny.gguf", context=2048, chat_template=template)
+    with serving(tmp_path / "tiny.gguf") as server:
+        for more in ({}, {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}):
+            bias = {str(token): 100 for token in server.llm.tokenizer.eog_ids}
+            choice = ask(server, schema_format(SCHEMA), max_tokens=20, logit_bias=bias, **more)
+            assert choice["finish_reason"] == "length" and choice["message"]["reasoning_content"]

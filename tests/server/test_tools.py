@@ -121,6 +121,10 @@ class Begun:
     def __init__(self, ids: list[int], rest: Mask) -> None:
         self._ids, self._rest = ids, rest
 
+    @property
+    def closed(self) -> bool:
+        return self._rest.closed
+
     def fill(self, bits: memoryview) -> None:
         self._rest.fill(bits)
         if self._ids:
@@ -206,3 +210,23 @@ def test_wrong_tools_are_named(server: Live, more: dict[str, Any], param: str) -
     with pytest.raises(openai.BadRequestError) as caught:
         server.openai().chat.completions.create(model="default", messages=MESSAGES, extra_body=more)
     assert str(caught.value.param).split("[")[0].split(".")[0] == param
+
+
+@pytest.mark.parametrize("parameters", [{"not": {}}, {"x-guidance": {"lenient": True}, "not": {}}, {"$ref": "#"},
+                                        {"$defs": {"a": {"$anchor": "b"}}, "$ref": "#b"}])  # fmt: skip
+def test_a_refused_schema_is_told_with_its_function(server: Live, parameters: dict[str, Any]) -> None:
+    tools = [*TOOLS, {"type": "function", "function": {"name": "odd", "parameters": parameters}}]
+    with pytest.raises(openai.BadRequestError, match=r'tools: function \\?"odd\\?": parameters: ') as caught:
+        server.openai().chat.completions.create(
+            model="default", messages=MESSAGES, tools=tools, tool_choice="required"
+        )
+    assert caught.value.param == "tools"
+
+
+def test_a_refused_format_is_told_apart_from_tools(server: Live) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        server.openai().chat.completions.create(
+            model="default", messages=MESSAGES, tools=TOOLS, response_format=wanted
+        )
+    assert caught.value.param == "response_format"

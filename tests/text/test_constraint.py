@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 
 from localllm.bundled import demo_model_path
 from localllm.errors import InvalidArgument
+from localllm.params import Grammar
 from localllm.text.constraint import CallGuard, Compiler, Constraint
 from localllm.text.reasoning import FAMILIES, ReasoningSplitter
 from localllm.text.tokenizer import Tokenizer
 from tests.conftest import shared_folder
+from tests.text.vocabularies import byte_level
 
 _SHARED = shared_folder()
 VOCABULARIES = [demo_model_path(), *(sorted((_SHARED / "vocab").glob("*.gguf")) if _SHARED else [])]
@@ -101,7 +104,8 @@ def test_a_form_may_begin_after_a_text(vocabulary: tuple[Tokenizer, Compiler]) -
     mask = compiler.form(json_schema={"const": 7}, after="</think>")()
     for token in tokenizer.encode("I think <so> </thin", add_special=False):
         mask.accept(token)
-    assert len(allowed(mask, tokenizer.n_vocab)) == tokenizer.n_vocab
+    free = set(range(tokenizer.n_vocab)) - tokenizer.eog_ids  # an answer cannot end before it begins
+    assert set(allowed(mask, tokenizer.n_vocab).tolist()) == free
     mask.accept(next(i for i in range(tokenizer.n_vocab) if tokenizer.token_bytes(i) == b"k"))
     mask.accept(next(i for i in range(tokenizer.n_vocab) if tokenizer.token_bytes(i) == b">"))
     assert draw(tokenizer, mask, random.Random(0)) == "7"
@@ -211,6 +215,96 @@ def test_what_is_no_form_is_refused_or_ends(given: dict[str, Any]) -> None:
         if not len(choice):
             break
         mask.accept(int(choice[-1]))
+
+
+def test_a_token_may_go_on_behind_the_text_that_a_form_begins_after() -> None:
+    """As in a vocabulary in which one token is "> {": what stands behind the mark is of the form already."""
+    metadata = byte_level()
+    tokens, more = metadata["tokenizer.ggml.tokens"], [">{", ">x", ">\u010a"]  # the last is a line end
+    tokenizer = Tokenizer({**metadata, "tokenizer.ggml.tokens": tokens + more,
+                           "tokenizer.ggml.token_type": metadata["tokenizer.ggml.token_type"] + [1] * 3})  # fmt: skip
+    form = Compiler(tokenizer, tokenizer.n_vocab).form(json_schema={"const": {}}, after="</think>")
+    for token, expected in ((len(tokens), "}"), (len(tokens) + 1, None), (len(tokens) + 2, "{}")):
+        mask = form()
+        for begun in tokenizer.encode("a</think", add_special=False):
+            mask.accept(begun)
+        mask.accept(token)
+        if expected is None:
+            assert not len(allowed(mask, tokenizer.n_vocab)) and mask.closed
+            continue
+        for byte in expected.encode():
+            choice = [tokenizer.token_bytes(int(i)) for i in allowed(mask, tokenizer.n_vocab)]
+            assert bytes([byte]) in choice
+            mask.accept(tokenizer.encode(chr(byte), add_special=False)[0])
+        assert set(allowed(mask, tokenizer.n_vocab).tolist()) == set(tokenizer.eog_ids)
+
+
+ENDLESS = {"$defs": {"x": {"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}, "required": ["a"]}},
+           "$ref": "#/$defs/x"}  # fmt: skip
+RULES = "start: " + " | ".join(f"r{i}" for i in range(5000)) + "".join(f'\nr{i}: "{i}"' for i in range(5000))
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"json_schema": {"$ref": "#"}}, "no answer fits"), ({"json_schema": ENDLESS}, "no end"),
+        ({"grammar": "/[^\\s\\S]/"}, "no answer fits"), ({"grammar": "start: start"}, "no answer fits"),
+        ({"grammar": 'start: "a" start'}, "no end"), ({"grammar": RULES}, "too large"),
+        ({"grammar": "/(a{1000}){1000}/"}, "too large"), ({"grammar": "/(a{1000}){300}/"}, "too large"),
+        ({"grammar": "root ::= foo"}, "not GBNF: Rule 'foo'"), ({"grammar": 'x ::= "a"'}, "not GBNF: No 'root'"),
+        ({"grammar": Grammar("gbnf", 'start: "a"')}, "not GBNF"),
+        ({"grammar": Grammar("lark", 'root ::= "a"')}, "grammar"),
+        ({"json_schema": {"x-guidance": {"lenient": True}, "not": {}}}, "x-guidance"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_is_refused(given: dict[str, Any], match: str) -> None:
+    tokenizer = Tokenizer.from_gguf(demo_model_path())
+    with pytest.raises(InvalidArgument, match=match) as caught:
+        Compiler(tokenizer, tokenizer.n_vocab).form(**given)
+    assert str(caught.value).startswith(next(iter(given)))
+
+
+@pytest.mark.parametrize(
+    ("grammar", "text"),
+    [
+        (Grammar("lark", '// c\nstart: "a" // x/'), "a"), (Grammar("lark", 'start: "a::=b"'), "a::=b"),
+        (Grammar("regex", "a::=b"), "a::=b"), (Grammar("regex", "/a/"), "/a/"),
+        (Grammar("gbnf", '# /\nroot ::= "/"#/'), "/"),
+    ],
+)  # fmt: skip
+def test_a_grammar_is_read_in_its_syntax(grammar: Grammar, text: str) -> None:
+    tokenizer = Tokenizer.from_gguf(demo_model_path())
+    form = Compiler(tokenizer, tokenizer.n_vocab + 5).form(grammar=grammar)
+    assert draw(tokenizer, form(), random.Random(1)) == text
+
+
+WORDS = ["".join(random.Random(i).choices("abcdefgh", k=8)) for i in range(12_000)]
+LARGE: list[dict[str, Any]] = [
+    {"json_schema": {"enum": WORDS}}, {"json_schema": {"type": "object"}},
+    {"json_schema": {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(400)},
+                     "additionalProperties": False}},
+    {"json_schema": {"type": "object", "properties": {f"p{i}": {"type": "boolean"} for i in range(1500)},
+                     "required": [f"p{i}" for i in range(1500)], "additionalProperties": False}},
+    {"json_schema": {"type": "array", "items": {"type": "string", "maxLength": 100_000}, "minItems": 1000}},
+    {"json_schema": {"type": "string", "pattern": "^[\\p{L}\\p{N} .+-]{1,200}@[a-z0-9-]{1,63}$"}},
+    {"grammar": "root ::= (" + " | ".join(f'"{word}"' for word in WORDS[:1900]) + ")+"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", LARGE, ids=range(len(LARGE)))
+def test_large_forms_are_held_and_quick(vocabulary: tuple[Tokenizer, Compiler], given: dict[str, Any]) -> None:
+    tokenizer, compiler = vocabulary
+    mask, rng, took = compiler.form(**given)(), random.Random(1), []
+    for _ in range(60):
+        begun = time.thread_time()
+        choice = allowed(mask, tokenizer.n_vocab + 5)
+        took.append(time.thread_time() - begun)
+        going = [int(token) for token in choice if token not in tokenizer.eog_ids]
+        assert len(choice)
+        if not going:
+            break
+        mask.accept(rng.choice(going))
+    assert sorted(took)[len(took) // 2] < 0.02  # some milliseconds at most; what it held up took a second
 
 
 def test_a_schema_nested_deeply_is_refused() -> None:

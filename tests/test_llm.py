@@ -145,6 +145,9 @@ def test_wrong_arguments_are_named(llm: LLM, prompt: object, sampling: dict[str,
         llm.generate(prompt, **sampling)
 
 
+CALLS = [{"name": "stop", "parameters": {"enum": [{"now": True}]}}]
+
+
 def test_forms_hold_an_answer(llm: LLM) -> None:
     done = llm.generate([TEXT, "a"], grammar='root ::= ("x" | "yy")+ "!"', max_tokens=100, seed=2)
     assert all(re.fullmatch("(x|yy)+!", one.text) for one in done if one.finish_reason == "stop")
@@ -154,6 +157,11 @@ def test_forms_hold_an_answer(llm: LLM) -> None:
     assert asyncio.run(llm.agenerate(TEXT, json_schema=schema, seed=4)).text == (
         llm.generate(TEXT, json_schema=schema, seed=4).text
     )
+    called = json.loads(llm.generate(TEXT, calls=CALLS, max_tokens=100).text)
+    assert called == {"name": "stop", "arguments": {"now": True}}
+    for text in ("1", '{"name": "stop", "arguments": {"now": true}}'):  # either may be written
+        bias = {llm.tokenize(text)[0]: 100.0}
+        assert llm.generate(TEXT, calls=CALLS, json_schema={"const": 1}, logit_bias=bias, max_tokens=100).text == text
 
 
 def test_forms_that_are_none_are_refused_by_name(llm: LLM) -> None:
@@ -161,10 +169,12 @@ def test_forms_that_are_none_are_refused_by_name(llm: LLM) -> None:
         llm.generate(TEXT, grammar="root ::= (")
     with pytest.raises(InvalidArgument, match="json_schema"):
         llm.generate(TEXT, json_schema={"type": "nothing"})
-    with pytest.raises(InvalidArgument, match="both"):
-        llm.generate(TEXT, json_schema={}, grammar="/x/")
-    with pytest.raises(InvalidArgument, match="ignore_eos"):
-        llm.generate(TEXT, json_schema={}, ignore_eos=True)
+    for other in ({"json_schema": {}}, {"calls": CALLS}):
+        with pytest.raises(InvalidArgument, match="cannot be given with"):
+            llm.generate(TEXT, grammar="/x/", **other)
+    for form in ({"json_schema": {}}, {"calls": CALLS}):
+        with pytest.raises(InvalidArgument, match="ignore_eos"):
+            llm.generate(TEXT, ignore_eos=True, **form)
 
 
 def test_logprobs_and_greedy_tokens_are_those_of_the_logits(llm: LLM) -> None:

@@ -32,14 +32,22 @@ def conversation(request: ChatRequest, template: str) -> list[ChatMessage]:
     messages: list[ChatMessage] = []
     for message in request.messages:
         plain: dict[str, Any] = msgspec.to_builtins(message)
-        if isinstance(message.content, list):
-            plain["content"] = "".join(part.text for part in message.content)
+        said = [_text(plain.get("content")), plain.pop("refusal", None)]
+        if any(text is not None for text in said):
+            plain["content"] = "\n".join(text for text in said if text is not None)
         if plain["role"] == "developer" and "developer" not in template:
             plain["role"] = "system"
         if "reasoning_content" in plain and "reasoning_content" not in template and "message.thinking" in template:
             plain["thinking"] = plain.pop("reasoning_content")  # gpt-oss
         messages.append(cast(ChatMessage, plain))
     return messages
+
+
+def _text(content: str | list[dict[str, str]] | None) -> str | None:
+    """A content as one text; None where there is none."""
+    if not isinstance(content, list):
+        return content
+    return "".join(part[part["type"]] for part in content)
 
 
 class ChatWords:
@@ -126,7 +134,7 @@ class ChatWords:
 
 def check(request: ChatRequest) -> None:
     """What no single field can tell."""
-    if request.top_logprobs is not UNSET and not request.logprobs:
+    if request.top_logprobs and not request.logprobs:
         raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
     limits = {x for x in (request.max_tokens, request.max_completion_tokens) if x is not UNSET}
     if len(limits) > 1:

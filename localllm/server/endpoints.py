@@ -12,13 +12,14 @@ from localllm.errors import InvalidArgument, TemplateError
 from localllm.llm import Request as Prepared
 from localllm.messages import Message
 from localllm.params import SamplingParams
-from localllm.server import chat, requests, strict_json, wire
+from localllm.server import chat, requests, wire
 from localllm.server.body import read_body
 from localllm.server.completions import DEFAULT_MAX_TOKENS, TextWords
 from localllm.server.exchange import Exchange
 from localllm.server.guard import CLIENT
 from localllm.server.job import Job
 from localllm.server.problems import invalid
+from localllm.server.reading import read
 from localllm.server.service import Service
 
 R = TypeVar("R", bound=Struct)
@@ -83,9 +84,9 @@ class Endpoints:
     async def _read(self, http: Request, kind: type[R]) -> R:
         body = await read_body(http)
         if len(body) < INLINE:
-            request = requests.read(kind, strict_json.parse(body))
+            request = read(kind, body)
         else:  # others' streams go on meanwhile
-            request = await self._service.aside_one_by_one(lambda: requests.read(kind, strict_json.parse(body)))
+            request = await self._service.aside_one_by_one(lambda: read(kind, body))
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 

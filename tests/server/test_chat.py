@@ -181,11 +181,30 @@ def test_neutral_values_pass(server: Live) -> None:
     neutral = {
         "user": "me", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "prompt_cache_key": "k",
         "safety_identifier": "s", "stop": None, "seed": None, "logit_bias": None, "audio": None, "functions": [],
-        "modalities": ["text"], "stream_options": None, "n": 1, "logprobs": False,
+        "modalities": ["text"], "stream_options": None, "n": 1, "logprobs": False, "top_logprobs": 0,
+        "prompt_cache_retention": "24h", "cache_prompt": True, "repetition_penalty": 1.0, "function_call": "auto",
     }  # fmt: skip
     plain = {"messages": MESSAGES, "max_tokens": 8, "temperature": 0}
-    replies = [server.post("/v1/chat/completions", body).json() for body in (plain, plain | neutral)]
-    assert replies[0]["choices"] == replies[1]["choices"]
+    said = {"role": "user", "content": [{"type": "text", "text": "hello there", "cache_control": {"type": "x"}}]}
+    marked = {"messages": [MESSAGES[0], said], "stop": "", "seed": -1}
+    bodies = (plain, plain | neutral, plain | {"stop": []}, plain | marked)
+    replies = [server.post("/v1/chat/completions", body).json() for body in bodies]
+    assert [reply["choices"] for reply in replies] == [replies[0]["choices"]] * 4
+
+
+def test_values_that_others_mean_off_by(server: Live) -> None:
+    body = {"messages": MESSAGES, "max_tokens": 8, "seed": 3, "temperature": 2, "min_p": 0, "top_p": 1}
+    off, minus = (server.post("/v1/chat/completions", body | {"top_k": k}).json()["choices"] for k in (0, -1))
+    assert off == minus
+    free = {"prompt": "x", "seed": 3, "ignore_eos": True}
+    for more in ({"max_tokens": -1}, {"max_tokens": 2**31 - 1}):
+        assert server.post("/v1/completions", free | more).json()["usage"]["total_tokens"] == server.llm.context
+
+
+def test_seeds_are_64_bits(server: Live) -> None:
+    for seed in (0, 2**53 + 1, 2**63, 2**64 - 1):
+        reply = server.openai().chat.completions.create(model="default", messages=MESSAGES, max_tokens=20, seed=seed)
+        assert reply.choices[0].message.content == server.llm.chat(MESSAGES, max_tokens=20, seed=seed).text
 
 
 def test_a_client_may_send_back_what_it_got(server: Live) -> None:

@@ -14,7 +14,7 @@ import pytest
 from localllm.engine.sequence import Mask
 from localllm.llm import Request
 from localllm.params import SamplingParams
-from tests.server.live import Live, serving
+from tests.server.live import Live, force, serving
 from tests.tiny_models import CHATML, write_tiny
 
 PARAMETERS = {
@@ -74,15 +74,8 @@ def test_a_named_function_streamed(server: Live, seed: int) -> None:
 def test_calls_are_found_where_the_choice_is_the_models(
     server: Live, monkeypatch: pytest.MonkeyPatch, parallel: bool
 ) -> None:
-    """As if the model had wanted to: its answer is held to a text with two calls."""
     text = '[{"name": "stop", "arguments": {}}, {"name": "weather", "arguments": {"city": "Oslo", "days": 2}}]'
-    constrain = server.llm.constrain
-
-    def forced(request: Request, params: SamplingParams) -> Request:
-        made = constrain(request, SamplingParams(grammar=f"start: {json.dumps(text)}"))
-        return request._replace(form=made.form)
-
-    monkeypatch.setattr(server.llm, "constrain", forced)
+    force(server, monkeypatch, text)
     arguments: Any = {"model": "default", "messages": MESSAGES, "parallel_tool_calls": parallel, "max_tokens": 300}
     client = server.openai()
     message = client.chat.completions.create(**arguments, tools=TOOLS).choices[0].message

@@ -10,8 +10,9 @@ from typing import Any
 import jsonschema
 
 VALUES: list[Any] = [
-    True, False, -1, 0, 9, 21, 129, 2**31, 2**53, -(2**53), 0.5, -0.001, 2.5, 1e308, -1e308, "", "x", "1", "\x00",
-    "é" * 1025, "x" * 2000, [], [0], [""], ["x"] * 17, [1.5], [-1], [True], [[]], [{}], {}, {"a": 1}, {"0": "x"},
+    True, False, -1, 0, 9, 21, 129, 2**31, 2**53, -(2**53), 2**64, -(2**63) - 1, 10**400, float("inf"),
+    0.5, -0.001, 2.5, 1e308, -1e308, "", "x", "1", "\x00", "é" * 1025, "x" * 2000,
+    [], [0], [""], ["x"] * 17, [1.5], [-1], [True], [[]], [{}], {}, {"a": 1}, {"0": "x"},
     {"0": 101}, {"include_usage": 1}, {"type": "x"}, {"role": "user"}, [{"role": "user"}],
     [{"role": "x", "content": ""}],
     [{"content": "x"}], [{"role": "user", "content": 1}], [{"role": "user", "content": []}],
@@ -26,7 +27,7 @@ BASES: dict[str, dict[str, Any]] = {
     "/detokenize": {"tokens": [1, 2]},
 }
 
-# What OpenAI knows and this server does not, at values that would change an answer.
+# What OpenAI or others know and this server does not, at values that would change an answer.
 UNKNOWN: dict[str, list[Any]] = {
     "store": [True], "service_tier": ["flex", 1], "modalities": [["audio"], ["text", "audio"]],
     "audio": [{"voice": "x"}],

@@ -41,6 +41,7 @@ from localllm.modelfile import ModelFile
 from localllm.params import SamplingParams
 from localllm.plan import make_plan
 from localllm.text import template
+from localllm.text.calls import Format, formats_of
 from localllm.text.channels import MARKS as CHANNEL_MARKS
 from localllm.text.channels import ChannelSplitter
 from localllm.text.constraint import Compiler
@@ -49,11 +50,9 @@ from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
 from localllm.text.tools import (
-    Format,
     described,
     describes_tools,
     flattened,
-    formats_of,
     held_calls,
 )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -17,7 +18,8 @@ from localllm.server.job import Job, Piece
 from localllm.server.problems import invalid
 from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
-from localllm.text.tools import Call, answer_or_calls, call_schema
+from localllm.text.calls import Call, CallReader, Format
+from localllm.text.tools import answer_or_calls, call_schema
 
 CHUNK = "chat.completion.chunk"
 
@@ -162,6 +164,12 @@ def _plain(tool: Tool) -> dict[str, Any]:
     plain["function"].setdefault("parameters", {"type": "object", "properties": {}})
     del plain["function"]["strict"]
     return plain
+
+
+def reader_of(request: ChatRequest) -> Callable[[Sequence[Format]], CallReader] | None:
+    """What finds the calls in an answer; None where none may be called."""
+    names = [tool["function"]["name"] for tool in tools_of(request)]
+    return partial(CallReader, names=names, required=request.tool_choice != "auto") if names else None
 
 
 def form_of_answer(request: ChatRequest) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Endpoints:
         self._service.admit(request.n)
         prompt = await self._constrain(await self._prepare(messages, "messages", tools or None), params)
         words = chat.ChatWords(self._service, request)
-        return self._exchange(http, request, [prompt], params, words, [tool["function"]["name"] for tool in tools])
+        return self._exchange(http, request, [prompt], params, words, chat.reader_of(request))
 
     async def completions(self, http: Request) -> Exchange:
         request = await self._read(http, requests.CompletionRequest)
@@ -151,7 +151,7 @@ class Endpoints:
             raise invalid(f"{param}: token ids go from 0 to {self._llm.n_vocab - 1}, found {max(ids)}", param)
 
     def _exchange(
-        self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any, functions: Any = ()
+        self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any, reader: Any = None
     ) -> Exchange:
         """Clients are told apart by their key, else by their connection. What one key's prompts left in the cache
         another's must not find: how long an answer takes would tell."""
@@ -161,7 +161,7 @@ class Endpoints:
 
         def begin() -> Job:
             self._service.admit(len(prompts) * request.n)  # others may have come while this one was prepared
-            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client, functions)
+            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client, reader)
 
         return Exchange(self._service, begin, words, request.stream)
 

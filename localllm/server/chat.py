@@ -114,15 +114,16 @@ class ChatWords:
         reasoning = "".join(piece.reasoning for piece in pieces)
         text = "".join(piece.text for piece in pieces)
         calls = [call for piece in pieces for call in piece.calls]
-        message = wire.Message("assistant", text if text or not calls else None, reasoning or UNSET)
+        message = wire.Message("assistant", text if text or not calls else None, reasoning_content=reasoning or UNSET)
         if calls:
-            message.tool_calls = self._calls(calls)
+            message.tool_calls = [wire.ToolCall(call.id, call.function) for call in self._calls(calls)]
         return wire.ChatChoice(index, message, self._logprobs(pieces), pieces[-1].finish)
 
-    def _calls(self, calls: Sequence[Call]) -> list[wire.ToolCall]:
+    def _calls(self, calls: Sequence[Call]) -> list[wire.StreamedToolCall]:
         kept = calls if self._request.parallel_tool_calls else calls[:1]
         return [
-            wire.ToolCall(i, _call_id(), wire.FunctionCall(call.name, call.arguments)) for i, call in enumerate(kept)
+            wire.StreamedToolCall(_call_id(), wire.FunctionCall(call.name, call.arguments), index=i)
+            for i, call in enumerate(kept)
         ]
 
     def _logprobs(self, pieces: Sequence[Piece]) -> wire.Logprobs | None:

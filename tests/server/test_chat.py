@@ -150,6 +150,15 @@ def test_cached_tokens_are_told_and_a_salt_keeps_prefixes_apart(server: Live) ->
     assert cached("two") == 0
 
 
+def test_the_shapes_that_openai_requires(server: Live) -> None:
+    """Null, but there: clients of typed languages want it."""
+    choice = server.post("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 1, "logprobs": True}).json()[
+        "choices"
+    ][0]
+    assert choice["message"]["refusal"] is None is choice["logprobs"]["refusal"]
+    assert {"refusal", "content"} <= choice["message"].keys() & choice["logprobs"].keys()
+
+
 def test_timings(server: Live) -> None:
     body = {"messages": MESSAGES, "max_tokens": 6, "ignore_eos": True}
     told = server.post("/v1/chat/completions", body).json()

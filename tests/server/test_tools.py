@@ -160,6 +160,17 @@ def test_a_call_of_the_models_own_fits_its_schema(
             assert len(server.llm.chat(MESSAGES, tools=[tool], max_tokens=3, ignore_eos=True).token_ids) == 3
 
 
+def test_the_shape_of_calls(server: Live) -> None:
+    """Only streamed ones have a place, as OpenAI has it."""
+    body = {"messages": MESSAGES, "tools": TOOLS, "tool_choice": NAMED, "seed": 1, "max_tokens": 200}
+    (call,) = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]["tool_calls"]
+    assert call.keys() == {"id", "type", "function"} and call["function"].keys() == {"name", "arguments"}
+    reply = server.post("/v1/chat/completions", body | {"stream": True})
+    events = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+    (call,) = [call for event in events for call in event["choices"][0]["delta"].get("tool_calls", ())]
+    assert call.keys() == {"index", "id", "type", "function"}
+
+
 def test_a_conversation_with_calls_goes_on(server: Live) -> None:
     client = server.openai()
     first = client.chat.completions.create(

@@ -11,6 +11,7 @@ import openai
 import pydantic
 import pytest
 
+from tests.conftest import shared_folder
 from tests.server.live import Live, force, serving
 from tests.tiny_models import write_tiny
 
@@ -79,6 +80,45 @@ def test_a_parsed_answer_is_sent_back(
     message = reply.choices[0].message
     assert message.parsed == Count(number=LARGE, where="Köln") and message.refusal is None
     assert go_on(server, form(message)) == go_on(server, {"role": "assistant", "content": ARGUMENTS})
+
+
+REPLIES = {  # what models of some families write, and the template that they have, by a part of its name
+    "meta-llama": '[{"name": "Count", "parameters": {"number": 1, "where": "a"}}, '
+    '{"name": "Count", "parameters": {"number": 2, "where": "b"}}]',
+    "gemma-2": '[{"name": "Count", "arguments": {"number": 1, "where": "a"}}, '
+    '{"name": "Count", "arguments": {"number": 2, "where": "b"}}]',
+    "Mistral-Nemo": '[TOOL_CALLS][{"name": "Count", "arguments": {"number": 1, "where": "a"}}, '
+    '{"name": "Count", "arguments": {"number": 2, "where": "b"}}]',
+    "Qwen2.5": '<tool_call>{"name": "Count", "arguments": {"number": 1, "where": "a"}}</tool_call>'
+    '<tool_call>{"name": "Count", "arguments": {"number": 2, "where": "b"}}</tool_call>',
+}
+
+
+@pytest.mark.skipif(shared_folder() is None, reason="no shared test material: set LOCALLLM_TEST_DATA")
+@pytest.mark.parametrize("family", REPLIES)
+@pytest.mark.parametrize("ids", ["ours", "others'"])
+def test_two_calls_are_sent_back_to_every_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, ids: str
+) -> None:
+    (path,) = (shared_folder() or Path()).glob(f"templates/*{family}*.jinja")
+    write_tiny(tmp_path / "tiny.gguf", context=8192, chat_template=path.read_text())
+    prompts = []
+    with serving(tmp_path / "tiny.gguf") as server:
+        prepare = server.llm.prepare
+        monkeypatch.setattr(server.llm, "prepare", lambda *args: prompts.append(prepare(*args)) or prompts[-1])
+        with monkeypatch.context() as patch:
+            force(server, patch, REPLIES[family])
+            asked: Any = {"model": "default", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 300}
+            said = server.openai().chat.completions.create(**asked).choices[0].message.model_dump()
+        for i, call in enumerate(said["tool_calls"]):
+            call["id"] = f"call_{i}" if ids == "others'" else call["id"]
+        results = [{"role": "tool", "tool_call_id": call["id"], "content": "found it"} for call in said["tool_calls"]]
+        messages = [*MESSAGES, said, *results]
+        server.openai().chat.completions.create(model="default", messages=messages, tools=TOOLS, max_tokens=1)
+    told = prompts[-1].text
+    assert told.count("found it") == 2
+    for arguments in ('{"number": 1, "where": "a"}', '{"number": 2, "where": "b"}'):
+        assert told.count(arguments) == 1
 
 
 def test_raw_responses(server: Live) -> None:

@@ -248,11 +248,17 @@ class LLM:
 
     # ---- for servers, which prepare in one thread and read in another ----
 
-    def prepare(self, prompt: Prompt | Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> Request:
-        """A prompt or a conversation as the engine takes it. Long texts take a while; any thread may do it."""
+    def prepare(
+        self,
+        prompt: Prompt | Messages,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Request:
+        """A prompt or a conversation as the engine takes it. Long texts take a while; any thread may do it.
+        variables: the chat template's own, such as enable_thinking."""
         self._check_open()
         if _is_messages(prompt):
-            return self._conversation(cast(Messages, prompt), tools)
+            return self._conversation(cast(Messages, prompt), tools, variables)
         return self._request(cast(Prompt, prompt))
 
     def constrain(self, request: Request, params: SamplingParams) -> Request:
@@ -406,7 +412,12 @@ class LLM:
             return Request(self.tokenizer.encode(prompt), prompt)
         return Request(_ids(prompt), "")
 
-    def _conversation(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> Request:
+    def _conversation(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Request:
         if not _is_messages(messages):
             raise InvalidArgument(f"messages must be a list of mappings, not {type(messages).__name__}")
         tokenizer = self.tokenizer
@@ -419,7 +430,8 @@ class LLM:
         if tools and not describes_tools(source):
             messages, tools = described(messages, tools), None
         values = tokenizer.guard([*messages])
-        text = self._template.render(values, None if tools is None else tokenizer.guard([*tools]))
+        guarded = None if tools is None else tokenizer.guard([*tools])
+        text = self._template.render(values, guarded, **tokenizer.guard(variables or {}))
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import string
 import time
@@ -18,7 +19,7 @@ from localllm.messages import Message as ChatMessage
 from localllm.server import wire
 from localllm.server.job import Job, Piece
 from localllm.server.problems import invalid
-from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
+from localllm.server.requests import RESERVED, ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
 from localllm.text.calls import Call, CallReader, Format, is_object
 from localllm.text.tools import answer_or_calls, call_schema
@@ -169,6 +170,20 @@ def check(request: ChatRequest) -> None:
     if tools_of(request) and "grammar" in form_of(request):
         raise invalid("response_format of type grammar cannot be given with tools that may be called: expected text, "
                       "json_object or json_schema", "response_format")  # fmt: skip
+
+
+def variables_of(request: ChatRequest, template: str) -> dict[str, Any]:
+    """What the template is given besides the conversation."""
+    variables = dict(request.chat_template_kwargs)
+    if reserved := variables.keys() & set(RESERVED):
+        path = f"chat_template_kwargs.{min(reserved)}"
+        raise invalid(f"{path}: this variable is not the request's to set", path)
+    if request.reasoning_effort is not UNSET:
+        if not re.search(r"\breasoning_effort\b", template):
+            raise invalid("reasoning_effort: this model's template knows none", "reasoning_effort")
+        if variables.setdefault("reasoning_effort", request.reasoning_effort) != request.reasoning_effort:
+            raise invalid("reasoning_effort: chat_template_kwargs has another one", "reasoning_effort")
+    return variables
 
 
 def tools_of(request: ChatRequest) -> list[dict[str, Any]]:

@@ -41,9 +41,10 @@ class Endpoints:
         form = chat.form_of_answer(request)
         params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request), form)
         tools = chat.tools_of(request)
-        messages = chat.conversation(request, self._llm.template_source)
+        template = self._llm.template_source
+        messages, variables = chat.conversation(request, template), chat.variables_of(request, template)
         self._service.admit(request.n)
-        prompt = await self._constrain(await self._prepare(messages, "messages", tools or None), params)
+        prompt = await self._constrain(await self._prepare(messages, "messages", tools or None, variables), params)
         words = chat.ChatWords(self._service, request)
         return self._exchange(http, request, [prompt], params, words, chat.reader_of(request))
 
@@ -90,11 +91,13 @@ class Endpoints:
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 
-    async def _prepare(self, prompt: str | list[int] | list[Message], param: str, tools: Any = None) -> Prepared:
+    async def _prepare(
+        self, prompt: str | list[int] | list[Message], param: str, tools: Any = None, variables: Any = None
+    ) -> Prepared:
         """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
         self._check_size(prompt, param)
         try:
-            prepared = await self._service.aside(self._llm.prepare, prompt, tools)
+            prepared = await self._service.aside(self._llm.prepare, prompt, tools, variables)
         except (InvalidArgument, TemplateError) as error:
             raise invalid(str(error), param) from None
         self._check_length(len(prepared.tokens), param)

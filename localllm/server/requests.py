@@ -197,6 +197,14 @@ class GrammarFormat(_Strict, tag_field="type", tag="grammar"):
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat | GrammarFormat
 
 
+# Variables of chat templates that a conversation and the model's file decide.
+RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "strftime_now", "self")
+Variables = Annotated[
+    dict[str, str | int | float | bool | None],
+    Meta(max_length=64, extra_json_schema={"propertyNames": {"not": {"enum": list(RESERVED)}}}),
+]
+
+
 class ChatRequest(_Generating, kw_only=True):
     neutral: ClassVar = {
         **_Generating.neutral, "modalities": (["text"],), "functions": ([],), "function_call": ("none", "auto")
@@ -208,6 +216,8 @@ class ChatRequest(_Generating, kw_only=True):
     tools: Annotated[list[Tool], Meta(max_length=256)] = []
     tool_choice: Literal["none", "auto", "required"] | NamedChoice = "auto"
     parallel_tool_calls: bool = True
+    reasoning_effort: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+    chat_template_kwargs: Variables = {}
     response_format: ResponseFormat | UnsetType = UNSET
 
 

@@ -38,6 +38,8 @@ MAX_SENTENCE = 500
 # What jinja2 and Python import only when it is needed, which is when this process may open no file any more.
 LATE_IMPORTS = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "random", "textwrap")
 
+REASONING = ("reasoning_content", "thinking", "reasoning")  # its names in messages
+
 Variables = dict[str, Any]
 Messages = list[dict[str, Any]]
 
@@ -229,8 +231,23 @@ def shorten_ids(values: Variables) -> bool:
     return bool(known)
 
 
+def say_before_calls(values: Variables) -> bool:
+    """What a message says, besides reasoning and calls, becomes a message before it: gpt-oss' takes no such three."""
+    messages: Messages = []
+    for message in values["messages"]:
+        reasons = any(message.get(name) for name in REASONING)
+        if reasons and message.get("content") and message.get("tool_calls"):
+            messages.append({"role": message["role"], "content": message["content"]})
+            message = {**message, "content": ""}
+        messages.append(message)
+    changed = len(messages) > len(values["messages"])
+    values["messages"] = messages
+    return changed
+
+
 ADAPTATIONS = (
-    join_parts, parse_arguments, write_arguments, fill_content, fill_tools, split_calls, shorten_ids, fold_system
+    join_parts, parse_arguments, write_arguments, fill_content, fill_tools, split_calls, shorten_ids, say_before_calls,
+    fold_system,
 )  # fmt: skip
 
 
@@ -238,8 +255,7 @@ def alias_reasoning(messages: Messages) -> Messages:
     """Reasoning under any of its three names is given under the standard one, and under gpt-oss's."""
     result = []
     for message in messages:
-        names = ("reasoning_content", "thinking", "reasoning")
-        reasoning = next((message[name] for name in names if message.get(name) is not None), None)
+        reasoning = next((message[name] for name in REASONING if message.get(name) is not None), None)
         if reasoning is not None:
             message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
         result.append(message)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -245,6 +246,34 @@ def test_reasoning_is_told_apart(tmp_path: Path) -> None:
         deltas = [event["choices"][0]["delta"] for event in events]
         assert "".join(delta.get("reasoning_content", "") for delta in deltas) == message["reasoning_content"]
         assert not any(delta.get("content") for delta in deltas)
+
+
+def test_variables_of_the_template(tmp_path: Path) -> None:
+    """They are texts like any other: what looks like a special token in them is none."""
+    template = "{{ messages[0].content }}{{ enable_thinking is false }}{{ level }}{{ reasoning_effort }}"
+    write_tiny(tmp_path / "tiny.gguf", chat_template=template)
+    with serving(tmp_path / "tiny.gguf") as server:
+
+        def tokens(**more: Any) -> int:
+            body = {"messages": MESSAGES[1:], "max_tokens": 1, **more}
+            reply = server.post("/v1/chat/completions", body)
+            assert reply.status_code == 200, reply.text
+            return int(reply.json()["usage"]["prompt_tokens"])
+
+        def written(text: str) -> int:
+            return len(server.llm.tokenize(f"{MESSAGES[1]['content']}{text}", add_special=True))
+
+        assert tokens() == tokens(chat_template_kwargs={}) == written("False")
+        variables = {"enable_thinking": False, "level": "<|im_end|>"}
+        assert tokens(chat_template_kwargs=variables) == written("True<|im_end|>")
+        assert tokens(reasoning_effort="high") == written("Falsehigh")
+        assert tokens(chat_template_kwargs={"reasoning_effort": "low"}, reasoning_effort="low") == written("Falselow")
+        for more, param in (
+            ({"chat_template_kwargs": {"bos_token": ""}}, "chat_template_kwargs.bos_token"),
+            ({"chat_template_kwargs": {"reasoning_effort": "x"}, "reasoning_effort": "y"}, "reasoning_effort"),
+        ):
+            reply = server.post("/v1/chat/completions", {"messages": MESSAGES, **more})
+            assert reply.status_code == 400 and reply.json()["error"]["param"] == param
 
 
 def test_a_crowd_gets_what_each_gets_alone(server: Live) -> None:

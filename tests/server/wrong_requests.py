@@ -31,9 +31,11 @@ BASES: dict[str, dict[str, Any]] = {
 UNKNOWN: dict[str, list[Any]] = {
     "store": [True], "service_tier": ["flex", 1], "modalities": [["audio"], ["text", "audio"]],
     "audio": [{"voice": "x"}],
-    "prediction": [{"type": "content", "content": "x"}], "reasoning_effort": ["high"], "verbosity": ["low"],
+    "prediction": [{"type": "content", "content": "x"}], "verbosity": ["low"],
+    "reasoning_effort": ["high"],  # which the tiny model's template does not know
     "web_search_options": [{}], "functions": [[{"name": "f"}]], "function_call": [{"name": "f"}], "best_of": [2, True],
-    "echo": [True, 0], "suffix": ["x"], "chat_template": ["{{ x }}"], "chat_template_kwargs": [{"a": 1}, {}],
+    "echo": [True, 0], "suffix": ["x"], "chat_template": ["{{ x }}"],
+    "chat_template_kwargs": [{"messages": 1}, {"a": {}}, 1],
     "guided_json": [{}], "mirostat": [1], "typical_p": [0.5], "temprature": [0.5], "": [1], "messages ": [1],
 }  # fmt: skip
 

@@ -212,6 +212,20 @@ def test_templates_that_know_calls_write_all_of_them(path: Path) -> None:
         assert text == ChatTemplate(source, **TOKENS).render(several_calls(ids), TOOLS)  # ids are made up alike
 
 
+@pytest.mark.skipif(SHARED is None, reason="no shared test material: set LOCALLLM_TEST_DATA")
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_words_reasoning_and_a_call_in_one_message(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    if "tool_calls" not in source:
+        return
+    messages = calling({"city": "Bern"}, "I look it up.")
+    messages[1]["reasoning_content"] = "Bern, then."
+    text = ChatTemplate(source, **TOKENS).render(messages, TOOLS)
+    assert text.count("Bern, then.") == ("reasoning_content" in source or "message.thinking" in source)
+    if "gpt-oss" in path.stem:  # others leave the words out
+        assert 0 < text.index("I look it up.") < text.index("Bern, then.") < text.index('{"city": "Bern"}')
+
+
 def test_ids_of_calls_are_shortened_for_templates_that_want_nine_letters() -> None:
     source = (
         "{% for m in messages %}{% for c in m.tool_calls %}{% if c.id | length != 9 %}{{ raise_exception('nine') }}"

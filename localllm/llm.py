@@ -54,6 +54,7 @@ from localllm.text.tools import (
     describes_tools,
     flattened,
     held_calls,
+    with_objects,
 )
 
 if TYPE_CHECKING:
@@ -425,8 +426,7 @@ class LLM:
             self._template = ChatTemplate.from_metadata(self._file.metadata)  # tells that there is none
         source = self._template.source
         formats = formats_of(source) if tools else ()
-        if "tool_calls" not in source:
-            messages = flattened(messages)
+        messages = with_objects(messages) if "tool_calls" in source else flattened(messages)
         if tools and not describes_tools(source):
             messages, tools = described(messages, tools), None
         values = tokenizer.guard([*messages])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import string
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -21,7 +19,7 @@ from localllm.server.job import Job, Piece
 from localllm.server.problems import invalid
 from localllm.server.requests import RESERVED, ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
-from localllm.text.calls import Call, CallReader, Format, is_object
+from localllm.text.calls import Call, CallReader, Format
 from localllm.text.tools import answer_or_calls, call_schema
 
 CHUNK = "chat.completion.chunk"
@@ -40,26 +38,12 @@ def conversation(request: ChatRequest, template: str) -> list[ChatMessage]:
         said = [_text(plain.get("content")), plain.pop("refusal", None)]
         if any(text is not None for text in said):
             plain["content"] = "\n".join(text for text in said if text is not None)
-        for call in plain.get("tool_calls", ()):
-            call["function"]["arguments"] = _arguments(call["function"]["arguments"])
         if plain["role"] == "developer" and "developer" not in template:
             plain["role"] = "system"
         if "reasoning_content" in plain and "reasoning_content" not in template and "message.thinking" in template:
             plain["thinking"] = plain.pop("reasoning_content")  # gpt-oss
         messages.append(cast(ChatMessage, plain))
     return messages
-
-
-def _arguments(arguments: str | dict[str, Any]) -> str | dict[str, Any]:
-    """As an object where they are one: most templates would write a text as a JSON string. Half of a surrogate pair
-    is no text of a prompt, so what has one stays JSON."""
-    if not isinstance(arguments, str) or not is_object(arguments):
-        return arguments
-    with suppress(ValueError):  # also for an integer of thousands of digits
-        value: dict[str, Any] = json.loads(arguments)
-        json.dumps(value, ensure_ascii=False).encode()
-        return value
-    return arguments
 
 
 def _text(content: str | list[dict[str, str]] | None) -> str | None:

@@ -73,6 +73,30 @@ def flattened(messages: Sequence[Message]) -> list[Message]:
     return _joined(plain) if changed else plain
 
 
+def with_objects(messages: Sequence[Message]) -> list[Message]:
+    """The messages for a template that writes calls, arguments that came as JSON given as objects: most templates would
+    write such a text as a JSON string, and the others are given a text where an object fails."""
+    return [
+        {**message, "tool_calls": [_with_object(call) for call in calls]}
+        if (calls := message.get("tool_calls"))
+        else message
+        for message in messages
+    ]
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function", call)
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str) or not is_object(arguments):
+        return call
+    try:
+        function = {**function, "arguments": json.loads(arguments)}
+        _json(function).encode()
+    except ValueError:  # an integer of thousands of digits, or half of a surrogate pair, which no prompt can hold
+        return call
+    return {**call, "function": function} if "function" in call else function
+
+
 def _written(function: Mapping[str, Any]) -> str:
     """A call as text, its arguments as they came."""
     arguments = function.get("arguments")

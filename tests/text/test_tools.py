@@ -20,6 +20,7 @@ from localllm.text.tools import (
     describes_tools,
     flattened,
     held_calls,
+    with_objects,
 )
 from tests.conftest import shared_folder
 
@@ -270,6 +271,17 @@ def test_calls_and_results_as_text() -> None:
     assert find_calls(str(plain[1]["content"])) == [EXPECTED] and "tool_calls" not in plain[1]
     assert plain[2] == {"role": "user", "content": "Result of weather: rain"}
     assert flattened(messages[:1] * 2) == messages[:1] * 2  # nothing to write as text, so nothing is joined
+
+
+def test_arguments_are_objects_where_they_can_be() -> None:
+    texts = ['{"n": 1}', "{}", "[1]", "no JSON", r'{"s": "\ud83d"}', '{"n": ' + "9" * 5000 + "}"]
+    for form in (lambda call: {"id": "1", "function": call}, lambda call: call):  # type: ignore[no-any-return]
+        calls: Any = [form({"name": "weather", "arguments": text}) for text in texts]
+        messages: Any = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}]
+        given = with_objects(messages)
+        told = [call.get("function", call)["arguments"] for call in given[1]["tool_calls"]]
+        assert told == [{"n": 1}, {}, *texts[2:]] and given[0] == messages[0]
+        assert [call.get("function", call)["arguments"] for call in calls] == texts  # the caller's stay as they are
 
 
 def test_roles_alternate_where_results_are_text() -> None:

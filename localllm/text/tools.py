@@ -114,7 +114,7 @@ def _joined(messages: Sequence[Message]) -> list[Message]:
         last = joined[-1] if joined else None
         texts = [last.get("content"), message.get("content")] if last and last["role"] == message["role"] else [None]
         if all(isinstance(text, str) for text in texts):
-            joined[-1] = {**message, "content": "\n\n".join(map(str, texts))}
+            joined[-1] = {**joined[-1], **message, "content": "\n\n".join(map(str, texts))}
         else:
             joined.append(message)
     return joined

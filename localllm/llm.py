@@ -41,6 +41,7 @@ from localllm.modelfile import ModelFile
 from localllm.params import SamplingParams
 from localllm.plan import make_plan
 from localllm.text import template
+from localllm.text.calls import Format, formats_of
 from localllm.text.channels import MARKS as CHANNEL_MARKS
 from localllm.text.channels import ChannelSplitter
 from localllm.text.constraint import Compiler
@@ -49,12 +50,11 @@ from localllm.text.stream import TextStream
 from localllm.text.template import ChatTemplate
 from localllm.text.tokenizer import Tokenizer
 from localllm.text.tools import (
-    Format,
     described,
     describes_tools,
     flattened,
-    formats_of,
     held_calls,
+    with_objects,
 )
 
 if TYPE_CHECKING:
@@ -249,11 +249,17 @@ class LLM:
 
     # ---- for servers, which prepare in one thread and read in another ----
 
-    def prepare(self, prompt: Prompt | Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> Request:
-        """A prompt or a conversation as the engine takes it. Long texts take a while; any thread may do it."""
+    def prepare(
+        self,
+        prompt: Prompt | Messages,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Request:
+        """A prompt or a conversation as the engine takes it. Long texts take a while; any thread may do it.
+        variables: the chat template's own, such as enable_thinking."""
         self._check_open()
         if _is_messages(prompt):
-            return self._conversation(cast(Messages, prompt), tools)
+            return self._conversation(cast(Messages, prompt), tools, variables)
         return self._request(cast(Prompt, prompt))
 
     def constrain(self, request: Request, params: SamplingParams) -> Request:
@@ -412,7 +418,12 @@ class LLM:
             return Request(self.tokenizer.encode(prompt), prompt)
         return Request(_ids(prompt), "")
 
-    def _conversation(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> Request:
+    def _conversation(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Request:
         if not _is_messages(messages):
             raise InvalidArgument(f"messages must be a list of mappings, not {type(messages).__name__}")
         tokenizer = self.tokenizer
@@ -420,12 +431,12 @@ class LLM:
             self._template = ChatTemplate.from_metadata(self._file.metadata)  # tells that there is none
         source = self._template.source
         formats = formats_of(source) if tools else ()
-        if "tool_calls" not in source:
-            messages = flattened(messages)
+        messages = with_objects(messages) if "tool_calls" in source else flattened(messages)
         if tools and not describes_tools(source):
             messages, tools = described(messages, tools), None
         values = tokenizer.guard([*messages])
-        text = self._template.render(values, None if tools is None else tokenizer.guard([*tools]))
+        guarded = None if tools is None else tokenizer.guard([*tools])
+        text = self._template.render(values, guarded, **tokenizer.guard(variables or {}))
         ids = tokenizer.encode_guarded(text)
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids = [tokenizer.bos_id, *ids]  # a template may leave it to the tokenizer

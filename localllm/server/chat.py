@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import string
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -15,9 +17,9 @@ from localllm.messages import Message as ChatMessage
 from localllm.server import wire
 from localllm.server.job import Job, Piece
 from localllm.server.problems import invalid
-from localllm.server.requests import ChatRequest, NamedChoice, Tool, form_of
+from localllm.server.requests import RESERVED, ChatRequest, NamedChoice, Tool, form_of
 from localllm.server.service import Service
-from localllm.text.tools import Call
+from localllm.text.calls import Call, CallReader, Format
 
 CHUNK = "chat.completion.chunk"
 
@@ -32,14 +34,22 @@ def conversation(request: ChatRequest, template: str) -> list[ChatMessage]:
     messages: list[ChatMessage] = []
     for message in request.messages:
         plain: dict[str, Any] = msgspec.to_builtins(message)
-        if isinstance(message.content, list):
-            plain["content"] = "".join(part.text for part in message.content)
+        said = [_text(plain.get("content")), plain.pop("refusal", None)]
+        if any(text is not None for text in said):
+            plain["content"] = "\n".join(text for text in said if text is not None)
         if plain["role"] == "developer" and "developer" not in template:
             plain["role"] = "system"
         if "reasoning_content" in plain and "reasoning_content" not in template and "message.thinking" in template:
             plain["thinking"] = plain.pop("reasoning_content")  # gpt-oss
         messages.append(cast(ChatMessage, plain))
     return messages
+
+
+def _text(content: str | list[dict[str, str]] | None) -> str | None:
+    """A content as one text; None where there is none."""
+    if not isinstance(content, list):
+        return content
+    return "".join(part[part["type"]] for part in content)
 
 
 class ChatWords:
@@ -104,15 +114,16 @@ class ChatWords:
         reasoning = "".join(piece.reasoning for piece in pieces)
         text = "".join(piece.text for piece in pieces)
         calls = [call for piece in pieces for call in piece.calls]
-        message = wire.Message("assistant", text if text or not calls else None, reasoning or UNSET)
+        message = wire.Message("assistant", text if text or not calls else None, reasoning_content=reasoning or UNSET)
         if calls:
-            message.tool_calls = self._calls(calls)
+            message.tool_calls = [wire.ToolCall(call.id, call.function) for call in self._calls(calls)]
         return wire.ChatChoice(index, message, self._logprobs(pieces), pieces[-1].finish)
 
-    def _calls(self, calls: Sequence[Call]) -> list[wire.ToolCall]:
+    def _calls(self, calls: Sequence[Call]) -> list[wire.StreamedToolCall]:
         kept = calls if self._request.parallel_tool_calls else calls[:1]
         return [
-            wire.ToolCall(i, _call_id(), wire.FunctionCall(call.name, call.arguments)) for i, call in enumerate(kept)
+            wire.StreamedToolCall(_call_id(), wire.FunctionCall(call.name, call.arguments), index=i)
+            for i, call in enumerate(kept)
         ]
 
     def _logprobs(self, pieces: Sequence[Piece]) -> wire.Logprobs | None:
@@ -126,7 +137,7 @@ class ChatWords:
 
 def check(request: ChatRequest) -> None:
     """What no single field can tell."""
-    if request.top_logprobs is not UNSET and not request.logprobs:
+    if request.top_logprobs and not request.logprobs:
         raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
     limits = {x for x in (request.max_tokens, request.max_completion_tokens) if x is not UNSET}
     if len(limits) > 1:
@@ -144,6 +155,20 @@ def check(request: ChatRequest) -> None:
                       "json_object or json_schema", "response_format")  # fmt: skip
 
 
+def variables_of(request: ChatRequest, template: str) -> dict[str, Any]:
+    """What the template is given besides the conversation."""
+    variables = dict(request.chat_template_kwargs)
+    if reserved := variables.keys() & set(RESERVED):
+        path = f"chat_template_kwargs.{min(reserved)}"
+        raise invalid(f"{path}: this variable is not the request's to set", path)
+    if request.reasoning_effort is not UNSET:
+        if not re.search(r"\breasoning_effort\b", template):
+            raise invalid("reasoning_effort: this model's template knows none", "reasoning_effort")
+        if variables.setdefault("reasoning_effort", request.reasoning_effort) != request.reasoning_effort:
+            raise invalid("reasoning_effort: chat_template_kwargs has another one", "reasoning_effort")
+    return variables
+
+
 def tools_of(request: ChatRequest) -> list[dict[str, Any]]:
     """The functions that the answer may call, as templates read them."""
     return [] if request.tool_choice == "none" else [_plain(tool) for tool in request.tools]
@@ -154,6 +179,12 @@ def _plain(tool: Tool) -> dict[str, Any]:
     plain["function"].setdefault("parameters", {"type": "object", "properties": {}})
     del plain["function"]["strict"]
     return plain
+
+
+def reader_of(request: ChatRequest) -> Callable[[Sequence[Format]], CallReader] | None:
+    """What finds the calls in an answer; None where none may be called."""
+    names = [tool["function"]["name"] for tool in tools_of(request)]
+    return partial(CallReader, names=names, required=request.tool_choice != "auto") if names else None
 
 
 def form_of_answer(request: ChatRequest) -> dict[str, Any]:

@@ -63,8 +63,10 @@ class TextWords:
             if piece.sampled is None:
                 continue
             entry = wire.token_logprob(piece.sampled, self._service.token_bytes)
-            told.tokens.append(entry.token)
+            name = wire.token_name(bytes(entry.bytes))
+            told.tokens.append(name)
             told.token_logprobs.append(entry.logprob)
-            told.top_logprobs.append({top.token: top.logprob for top in entry.top_logprobs})
+            top = {wire.token_name(bytes(top.bytes)): top.logprob for top in entry.top_logprobs}
+            told.top_logprobs.append({**top, name: entry.logprob})
             told.text_offset.append(offset)
         return told

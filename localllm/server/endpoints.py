@@ -12,13 +12,14 @@ from localllm.errors import InvalidArgument, TemplateError
 from localllm.llm import Request as Prepared
 from localllm.messages import Message
 from localllm.params import SamplingParams
-from localllm.server import chat, requests, strict_json, wire
+from localllm.server import chat, requests, wire
 from localllm.server.body import read_body
 from localllm.server.completions import DEFAULT_MAX_TOKENS, TextWords
 from localllm.server.exchange import Exchange
 from localllm.server.guard import CLIENT
 from localllm.server.job import Job
 from localllm.server.problems import invalid
+from localllm.server.reading import read
 from localllm.server.service import Service
 
 R = TypeVar("R", bound=Struct)
@@ -40,11 +41,12 @@ class Endpoints:
         form = chat.form_of_answer(request)
         params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request), form)
         tools = chat.tools_of(request)
-        messages = chat.conversation(request, self._llm.template_source)
+        template = self._llm.template_source
+        messages, variables = chat.conversation(request, template), chat.variables_of(request, template)
         self._service.admit(request.n)
-        prompt = await self._constrain(await self._prepare(messages, "messages", tools or None), params)
+        prompt = await self._constrain(await self._prepare(messages, "messages", tools or None, variables), params)
         words = chat.ChatWords(self._service, request)
-        return self._exchange(http, request, [prompt], params, words, [tool["function"]["name"] for tool in tools])
+        return self._exchange(http, request, [prompt], params, words, chat.reader_of(request))
 
     async def completions(self, http: Request) -> Exchange:
         request = await self._read(http, requests.CompletionRequest)
@@ -83,17 +85,19 @@ class Endpoints:
     async def _read(self, http: Request, kind: type[R]) -> R:
         body = await read_body(http)
         if len(body) < INLINE:
-            request = requests.read(kind, strict_json.parse(body))
+            request = read(kind, body)
         else:  # others' streams go on meanwhile
-            request = await self._service.aside_one_by_one(lambda: requests.read(kind, strict_json.parse(body)))
+            request = await self._service.aside_one_by_one(lambda: read(kind, body))
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 
-    async def _prepare(self, prompt: str | list[int] | list[Message], param: str, tools: Any = None) -> Prepared:
+    async def _prepare(
+        self, prompt: str | list[int] | list[Message], param: str, tools: Any = None, variables: Any = None
+    ) -> Prepared:
         """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
         self._check_size(prompt, param)
         try:
-            prepared = await self._service.aside(self._llm.prepare, prompt, tools)
+            prepared = await self._service.aside(self._llm.prepare, prompt, tools, variables)
         except (InvalidArgument, TemplateError) as error:
             raise invalid(str(error), param) from None
         self._check_length(len(prepared.tokens), param)
@@ -150,7 +154,7 @@ class Endpoints:
             raise invalid(f"{param}: token ids go from 0 to {self._llm.n_vocab - 1}, found {max(ids)}", param)
 
     def _exchange(
-        self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any, functions: Any = ()
+        self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any, reader: Any = None
     ) -> Exchange:
         """Clients are told apart by their key, else by their connection. What one key's prompts left in the cache
         another's must not find: how long an answer takes would tell."""
@@ -160,7 +164,7 @@ class Endpoints:
 
         def begin() -> Job:
             self._service.admit(len(prompts) * request.n)  # others may have come while this one was prepared
-            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client, functions)
+            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client, reader)
 
         return Exchange(self._service, begin, words, request.stream)
 

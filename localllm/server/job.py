@@ -16,7 +16,7 @@ from localllm.engine.engine import Receiver
 from localllm.engine.sequence import Sampled
 from localllm.errors import ClosedError, DeviceError
 from localllm.params import SamplingParams
-from localllm.text.tools import Call, CallReader
+from localllm.text.calls import Call, CallReader, Format
 
 if TYPE_CHECKING:
     from localllm.generation import Answer
@@ -108,7 +108,7 @@ class Choice:
         if self.finish in ("error", "abort"):
             self.job.fail(self.answer.handle.error or _nameless(self.finish))
             return
-        if piece.calls and self.finish == "stop":
+        if piece.calls and self.finish == "stop" and not (self._calls and self._calls.cut):
             end.finish = "tool_calls"
         self.job.put(end)
 
@@ -133,8 +133,9 @@ class Job:
         n: int,
         salt: bytes,
         client: str,
-        functions: Sequence[str] = (),
+        reader: Callable[[Sequence[Format]], CallReader] | None = None,
     ) -> None:
+        """reader: what finds the calls in an answer, where functions may be called."""
         self.meter = meter
         self.prompts = prompts
         self.started = time.perf_counter()
@@ -147,7 +148,7 @@ class Job:
         try:
             for index in range(len(prompts) * n):
                 begin = partial(llm.answer, prompts[index // n], params, salt=salt, client=client)
-                calls = CallReader(prompts[index // n].formats, functions) if functions else None
+                calls = reader(prompts[index // n].formats) if reader else None
                 self.choices.append(Choice(self, index, partial(begin, choice=index % n), calls))
         except BaseException:
             self._abort()

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from localllm import __version__
 from localllm.server import requests, wire
+from localllm.server.reading import objects_in
 
 _POSTS: list[tuple[str, Any, Any, str]] = [  # path, request, reply, what it does
     ("/v1/chat/completions", requests.ChatRequest, wire.Chunk[wire.ChatChoice], "Answer a conversation"),
@@ -32,6 +33,8 @@ def document() -> dict[str, Any]:
     bodies, asked = _schemas([row[1] for row in _POSTS])
     for component in asked.values():
         _allow_null(component)
+    for kind in {kind for row in _POSTS for kind in _objects(row[1])}:
+        _allow_neutral(asked[kind.__name__]["properties"], kind)
     (failed, *replies), told = _schemas([wire.Failed, *[row[-2] for row in _POSTS + _GETS]], "Reply")
     paths: dict[str, Any] = {}
     for (path, *_, text), body, reply in zip(_POSTS, bodies, replies, strict=False):
@@ -66,6 +69,22 @@ def _allow_null(component: dict[str, Any]) -> None:
     for name, schema in component.get("properties", {}).items():
         if name not in component.get("required", ()):
             component["properties"][name] = {"anyOf": [schema, {"type": "null"}]}
+
+
+def _objects(kind: Any) -> set[Any]:
+    """The kinds of objects in a request, itself included."""
+    inside = [found for kinds in objects_in(kind).values() for found in kinds]
+    return {kind}.union(*[_objects(found) for found in inside])
+
+
+def _allow_neutral(properties: dict[str, Any], kind: Any) -> None:
+    """What says nothing, and other values and names for what can be said."""
+    meant = {name: (taken,) for name, (taken, _) in kind.meanings.items() if name in properties}
+    for name, values in {**kind.neutral, **meant}.items():
+        schema = {} if values is None else {"enum": [*values, None]}
+        properties[name] = {"anyOf": [properties[name], schema]} if name in properties else schema
+    for name, proper in kind.names.items():
+        properties[name] = properties[proper]
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,59 +1,61 @@
 """What may be asked: every field of every request, its type and its range. The one table from which requests are
 checked, the OpenAPI document is made, and the tests draw their wrong requests.
 
-A field that is null counts as absent, as does one of NEUTRAL at the value that changes nothing. Any other field that is
-not here is refused by name: an answer that silently ignores half of the question is worse than none.
+A field that is null counts as absent, as does one that is `neutral` in its object, at the values that change nothing.
+Any other field that is not here is refused by name: an answer that silently ignores half of the question is worse than
+none.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, TypeVar
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from localllm.params import Grammar, Syntax
-from localllm.server.problems import Problem, invalid
+from localllm.server.problems import invalid
 
-# Fields of OpenAI's interface that may be sent only at the value by which they do nothing.
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "store": (False,),
-    "service_tier": ("auto", "default"),
-    "modalities": (["text"],),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "annotations": ([],),
-    "tool_calls": ([],),
-}
-_OPAQUE = {"parameters", "schema", "arguments", "metadata", "logit_bias"}  # what these hold is not ours to tidy
-
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+MOST = 2**31 - 1
+Count = Annotated[int, Meta(ge=1, le=MOST)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopText = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
-Token = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Token = Annotated[int, Meta(ge=0, le=MOST)]
 
 
 class _Strict(Struct, forbid_unknown_fields=True, kw_only=True):
-    pass
+    neutral: ClassVar[dict[str, tuple[Any, ...] | None]] = {}  # values at which a field does nothing; None: at any
+    meanings: ClassVar[dict[str, tuple[Any, Any]]] = {}  # another value that is taken, and what it stands for
+    names: ClassVar[dict[str, str]] = {}  # other names of fields
 
 
 # ---- messages ----
 
 
-class TextPart(_Strict, tag_field="type", tag="text"):
+class TextPart(_Strict):
+    neutral: ClassVar = {"cache_control": None}
+    type: Literal["text"]  # a tag may be left out where there is but one, a field may not
     text: str
 
 
+class SaidText(_Strict, tag_field="type", tag="text"):
+    neutral: ClassVar = TextPart.neutral
+    text: str
+
+
+class SaidRefusal(_Strict, tag_field="type", tag="refusal"):
+    refusal: str
+
+
 Content = str | Annotated[list[TextPart], Meta(min_length=1, max_length=10_000)]
+Said = str | Annotated[list[SaidText | SaidRefusal], Meta(min_length=1, max_length=10_000)]
 
 
 class CalledFunction(_Strict):
+    neutral: ClassVar = {"parsed_arguments": None}  # the openai client's copy of the arguments
     name: str
     arguments: str | dict[str, Any] = "{}"
 
@@ -65,32 +67,37 @@ class ToolCall(_Strict):
     index: Annotated[int, Meta(ge=0, le=255)] = 0
 
 
-class SystemMessage(_Strict, tag_field="role", tag="system"):
-    content: Content
+class _Message(_Strict, kw_only=True):
+    neutral: ClassVar = {"id": None}
     name: str | UnsetType = UNSET
 
 
-class DeveloperMessage(_Strict, tag_field="role", tag="developer"):
+class SystemMessage(_Message, tag_field="role", tag="system"):
     content: Content
-    name: str | UnsetType = UNSET
 
 
-class UserMessage(_Strict, tag_field="role", tag="user"):
+class DeveloperMessage(_Message, tag_field="role", tag="developer"):
     content: Content
-    name: str | UnsetType = UNSET
 
 
-class AssistantMessage(_Strict, tag_field="role", tag="assistant"):
-    content: Content | UnsetType = UNSET
+class UserMessage(_Message, tag_field="role", tag="user"):
+    content: Content
+
+
+class AssistantMessage(_Message, tag_field="role", tag="assistant"):
+    neutral: ClassVar = {
+        **_Message.neutral, "parsed": None, "content": ([],), "annotations": ([],), "tool_calls": ([],)
+    }  # fmt: skip
+    names: ClassVar = {"reasoning": "reasoning_content"}
+    content: Said | UnsetType = UNSET
+    refusal: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: Annotated[list[ToolCall], Meta(max_length=256)] | UnsetType = UNSET
-    name: str | UnsetType = UNSET
 
 
-class ToolMessage(_Strict, tag_field="role", tag="tool"):
+class ToolMessage(_Message, tag_field="role", tag="tool"):
     content: Content
     tool_call_id: str | UnsetType = UNSET
-    name: str | UnsetType = UNSET
 
 
 AnyMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
@@ -105,6 +112,11 @@ class StreamOptions(_Strict):
 
 
 class _Generating(_Strict):
+    neutral: ClassVar = {
+        "store": (False,), "service_tier": ("auto", "default"), "seed": (-1,), "stop": ("",),
+        "repetition_penalty": (1.0,), "cache_prompt": (True,),
+    }  # fmt: skip
+    meanings: ClassVar = {"max_tokens": (-1, MOST), "max_completion_tokens": (-1, MOST), "top_k": (-1, 0)}
     model: str | UnsetType = UNSET
     stream: bool = False
     stream_options: StreamOptions | UnsetType = UNSET
@@ -112,12 +124,12 @@ class _Generating(_Strict):
     n: Annotated[int, Meta(ge=1, le=8)] = 1
     temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType = UNSET
     top_p: Probability | UnsetType = UNSET
-    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | UnsetType = UNSET
+    top_k: Annotated[int, Meta(ge=0, le=MOST)] | UnsetType = UNSET
     min_p: Probability | UnsetType = UNSET
     repeat_penalty: Annotated[float, Meta(ge=0.01, le=100)] | UnsetType = UNSET
     presence_penalty: Penalty | UnsetType = UNSET
     frequency_penalty: Penalty | UnsetType = UNSET
-    seed: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    seed: Annotated[int, Meta(ge=0, extra_json_schema={"maximum": 2**64 - 1})] | UnsetType = UNSET
     stop: StopText | Annotated[list[StopText], Meta(max_length=16)] | UnsetType = UNSET
     logit_bias: Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)] | UnsetType = UNSET
     ignore_eos: bool = False
@@ -127,6 +139,7 @@ class _Generating(_Strict):
     user: str | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
     prompt_cache_key: str | UnsetType = UNSET
+    prompt_cache_retention: Any = UNSET
     safety_identifier: str | UnsetType = UNSET
 
 
@@ -140,7 +153,9 @@ class FunctionTool(_Strict):
     strict: bool = False  # arguments are held to the schema wherever they can be
 
 
-class Tool(_Strict, tag_field="type", tag="function"):
+class Tool(_Strict):
+    neutral: ClassVar = {"cache_control": None}
+    type: Literal["function"]
     function: FunctionTool
 
 
@@ -148,7 +163,8 @@ class ChosenFunction(_Strict):
     name: Name
 
 
-class NamedChoice(_Strict, tag_field="type", tag="function"):
+class NamedChoice(_Strict):
+    type: Literal["function"]
     function: ChosenFunction
 
 
@@ -182,7 +198,18 @@ class GrammarFormat(_Strict, tag_field="type", tag="grammar"):
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat | GrammarFormat
 
 
+# Variables of chat templates that a conversation and the model's file decide.
+RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "strftime_now", "self")
+Variables = Annotated[
+    dict[str, str | int | float | bool | None],
+    Meta(max_length=64, extra_json_schema={"propertyNames": {"not": {"enum": list(RESERVED)}}}),
+]
+
+
 class ChatRequest(_Generating, kw_only=True):
+    neutral: ClassVar = {
+        **_Generating.neutral, "modalities": (["text"],), "functions": ([],), "function_call": ("none", "auto")
+    }  # fmt: skip
     messages: Annotated[list[AnyMessage], Meta(min_length=1, max_length=10_000)]
     max_completion_tokens: Count | UnsetType = UNSET
     logprobs: bool = False
@@ -190,6 +217,8 @@ class ChatRequest(_Generating, kw_only=True):
     tools: Annotated[list[Tool], Meta(max_length=256)] = []
     tool_choice: Literal["none", "auto", "required"] | NamedChoice = "auto"
     parallel_tool_calls: bool = True
+    reasoning_effort: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+    chat_template_kwargs: Variables = {}
     response_format: ResponseFormat | UnsetType = UNSET
 
 
@@ -197,6 +226,7 @@ Ids = Annotated[list[Token], Meta(min_length=1)]
 
 
 class CompletionRequest(_Generating, kw_only=True):
+    neutral: ClassVar = {**_Generating.neutral, "best_of": (1,), "echo": (False,), "suffix": ("",)}
     prompt: str | list[Any]  # text, texts, ids or lists of ids: see prompts_of()
     logprobs: Annotated[int, Meta(ge=0, le=20)] | UnsetType = UNSET
     response_format: ResponseFormat | UnsetType = UNSET
@@ -212,53 +242,6 @@ class TokenizeRequest(_Strict):
 class DetokenizeRequest(_Strict):
     tokens: list[Token]
     model: str | UnsetType = UNSET
-
-
-R = TypeVar("R", bound=Struct)
-
-
-def read(kind: type[R], values: dict[str, Any]) -> R:
-    """The request that an object is. Problem 400 names the first field that is wrong."""
-    fields = kind.__struct_fields__
-    tidied = {name: item for name, item in _tidy(values).items() if not _is_neutral(name, item, fields)}
-    try:
-        return msgspec.convert(tidied, kind)
-    except msgspec.ValidationError as error:
-        raise _problem(str(error)) from None
-
-
-def _tidy(value: Any) -> Any:
-    """Without nulls, and in messages without what says nothing."""
-    if isinstance(value, dict):
-        return {
-            name: item if name in _OPAQUE else _tidy(item)
-            for name, item in value.items()
-            if item is not None and not ("role" in value and _is_neutral(name, item))
-        }
-    return [_tidy(item) for item in value] if isinstance(value, list) else value
-
-
-def _is_neutral(name: str, value: Any, fields: tuple[str, ...] = ()) -> bool:
-    return name not in fields and any(
-        type(value) is type(neutral) and value == neutral for neutral in NEUTRAL.get(name, ())
-    )
-
-
-_AT = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
-_FIELD = re.compile(r"(?:missing required|contains unknown) field `(.*)`")
-
-
-def _problem(message: str) -> Problem:
-    found = _AT.search(message)
-    path = found[1] if found else ""
-    sentence = message[: found.start()] if found else message
-    unknown = "unknown field" in sentence
-    if field := _FIELD.search(sentence):
-        path = f"{path}.{field[1]}" if path else field[1]
-    if unknown:
-        return invalid(f"{path} is not a field that this server knows", path, "unknown_parameter")
-    missing = "missing required" in sentence
-    return invalid(f"{path}: {sentence}", path or None, "missing_required_parameter" if missing else "invalid_value")
 
 
 def form_of(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
@@ -283,9 +266,11 @@ def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     kinds: tuple[Any, ...] = (list[str], Ids, list[Ids])
     for kind, first in zip(kinds, (str, int, list), strict=True):
         if type(prompt[0]) is first:
-            try:
+            with suppress(msgspec.ValidationError):
                 checked = msgspec.convert(prompt, kind)
-            except msgspec.ValidationError as error:
-                raise invalid(f"prompt: {_AT.sub('', str(error))}", "prompt") from None
-            return [checked] if first is int else checked
-    raise invalid("prompt must be a text, a list of texts, a list of token ids or a list of such lists", "prompt")
+                return [checked] if first is int else checked
+    raise invalid(
+        "prompt must be a text, a list of texts, a list of token ids (integers from 0 on) or a list of such lists, "
+        "none of them empty",
+        "prompt",
+    )

@@ -1,7 +1,8 @@
 """Bodies of requests: JSON as RFC 8259 has it, and only that part of it which every reader understands alike.
 
-Refused: anything but UTF-8, NaN and Infinity, numbers beyond a double, integers beyond 2**53, a name twice in one
-object, half of a surrogate pair, nesting deeper than 128."""
+parse() refuses anything but UTF-8, NaN and Infinity, a name twice in one object, nesting deeper than 128. check(), for
+what is left when fields were dropped, refuses numbers beyond a double, integers that 64 bits do not hold, half of a
+surrogate pair; integers up to there are exact."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ from typing import Any
 from localllm.server.problems import Problem, invalid
 
 DEPTH = 128
-LARGEST = 2**53
+LEAST, LARGEST = -(2**63), 2**64 - 1
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.S)
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Without any of these in a body nothing can be wrong with its numbers and texts.
+_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[0-9]{19}|[eE]\+?[0-9]{3}")
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -27,18 +29,44 @@ def parse(body: bytes) -> dict[str, Any]:
     if _depth(body) > DEPTH:
         raise _bad(f"the body is nested deeper than {DEPTH}")
     try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
-        )
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
     except json.JSONDecodeError as error:
         raise _bad(f"the body is not JSON: {error.msg} (character {error.pos})") from None
     except (RecursionError, ValueError) as error:
         raise _bad(f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise _bad("the body must be a JSON object")
-    if _SURROGATE.search(body):
-        _check_text(value)
     return value
+
+
+def check(value: Any, body: bytes, path: str = "") -> None:
+    """Problem 400 names the field whose number is too large, or whose text is no Unicode. body: what it came from."""
+    if not path and not _SUSPECT.search(body):
+        return
+    if isinstance(value, dict):
+        for name, item in value.items():
+            inner = f"{path}.{_shown(name)}" if path else _shown(name)
+            check(name, body, inner)
+            check(item, body, inner)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            check(item, body, f"{path}[{i}]")
+    elif isinstance(value, str):
+        if not value.isascii() and not _is_unicode(value):
+            raise invalid(f"{path}: half of a surrogate pair", path, "invalid_json")
+    elif isinstance(value, int):
+        if not LEAST <= value <= LARGEST:
+            raise invalid(f"{path}: the number is too large: integers go from -2**63 to 2**64 - 1", path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise invalid(f"{path}: the number is too large for a double", path)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bad(message: str) -> Problem:
@@ -70,26 +98,8 @@ def _constant(name: str) -> Any:
 
 
 def _integer(digits: str) -> int:
-    value = int(digits) if len(digits) < 20 else LARGEST + 1
-    if abs(value) > LARGEST:
-        raise _bad(f"the integer {digits:.24} is beyond 2**53")
-    return value
-
-
-def _float(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise _bad(f"the number {digits:.24} is too large")
-    return value
-
-
-def _check_text(value: dict[str, Any]) -> None:
-    """Names the field whose text is no Unicode."""
-    for name, item in value.items():
-        try:
-            json.dumps({name: item}, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise invalid(f"{_shown(name)}: half of a surrogate pair", _shown(name), "invalid_json") from None
+    """Beyond 400 digits any such number does: check() refuses it."""
+    return int(digits[:400])
 
 
 def _shown(name: str) -> str:

@@ -115,6 +115,7 @@ class TokenLogprob(Struct):
 
 class Logprobs(Struct):
     content: list[TokenLogprob]
+    refusal: None = None  # no answer is marked as one
 
 
 class FunctionCall(Struct):
@@ -123,17 +124,20 @@ class FunctionCall(Struct):
 
 
 class ToolCall(Struct):
-    index: int
     id: str
     function: FunctionCall
     type: str = "function"
+
+
+class StreamedToolCall(ToolCall, kw_only=True):
+    index: int
 
 
 class Delta(Struct):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[ToolCall] | UnsetType = UNSET
+    tool_calls: list[StreamedToolCall] | UnsetType = UNSET
 
 
 C = TypeVar("C")
@@ -161,6 +165,7 @@ class ChatChunkChoice(Struct):
 class Message(Struct):
     role: str
     content: str | None
+    refusal: None = None
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
@@ -173,7 +178,7 @@ class ChatChoice(Struct):
 
 
 class TextLogprobs(Struct):
-    """Four lists, one entry each for every token."""
+    """Four lists, one entry each for every token. What is no UTF-8 by itself is named by its bytes."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -233,6 +238,14 @@ def token_logprob(sampled: Sampled, token_bytes: Callable[[int], bytes]) -> Toke
         for token, logprob in sampled.top
     ]
     return TokenLogprob(_shown(raw), max(sampled.logprob or 0.0, LEAST), list(raw), top)
+
+
+def token_name(raw: bytes) -> str:
+    """A token as completions tell it, which no other has: OpenAI's way for those that are no text of their own."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 def _shown(raw: bytes) -> str:

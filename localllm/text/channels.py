@@ -2,7 +2,7 @@
 
 An answer is a row of messages, each a head, <|message|> and a body: the head names a channel (analysis is reasoning;
 final and commentary are for people) and, where a function is called, its recipient. A call is passed on as text from
-its recipient on, for tools.CallReader to find. The format: https://cookbook.openai.com/articles/openai-harmony
+its recipient on, for calls.CallReader to find. The format: https://cookbook.openai.com/articles/openai-harmony
 """
 
 from __future__ import annotations

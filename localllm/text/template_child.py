@@ -8,7 +8,7 @@ Messages on standard input and output are JSON after a length of four bytes, big
 then each {"source", "variables", "now", "dates"} is answered by {"text"} or {"error"}. The end of the input ends it.
 
 Whatever transformers' apply_chat_template renders is rendered to the same bytes. Only where that fails are the messages
-adapted (`ADAPTATIONS`), by as few changes as let the template succeed.
+adapted (`ADAPTATIONS`), by as few changes as let the template succeed; or where it would leave out a call.
 """
 
 import json
@@ -37,6 +37,8 @@ MAX_TEXT = 4 << 20
 MAX_SENTENCE = 500
 # What jinja2 and Python import only when it is needed, which is when this process may open no file any more.
 LATE_IMPORTS = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "random", "textwrap")
+
+REASONING = ("reasoning_content", "thinking", "reasoning")  # its names in messages
 
 Variables = dict[str, Any]
 Messages = list[dict[str, Any]]
@@ -173,15 +175,87 @@ def fill_tools(values: Variables) -> bool:
     return changed
 
 
-ADAPTATIONS = (join_parts, parse_arguments, write_arguments, fill_content, fill_tools, fold_system)
+def split_calls(values: Variables) -> bool:
+    """Of several calls in one message, each gets a message of its own, with its results behind it."""
+    messages: Messages = []
+    results: Messages = []  # that calls to be split have had
+    for message in reversed(values["messages"]):
+        calls = message.get("tool_calls") or []
+        if message.get("role") == "tool":
+            results.insert(0, message)
+        elif len(calls) > 1:
+            messages[:0] = _split(message, calls, results)
+            results = []
+        else:
+            messages[:0] = [message, *results]
+            results = []
+    messages[:0] = results
+    changed = len(messages) > len(values["messages"])
+    values["messages"] = messages
+    return changed
+
+
+def _split(message: dict[str, Any], calls: Messages, results: Messages) -> Messages:
+    """Results that name no call belong to the calls in turn."""
+    split: Messages = []
+    for i, call in enumerate(calls):
+        named = [result for result in results if result.get("tool_call_id") == call.get("id") is not None]
+        own = named or [result for result in results if result.get("tool_call_id") is None][:1]
+        results = [result for result in results if result not in own]
+        split += [{**(message if i == 0 else {"role": message["role"]}), "tool_calls": [call]}, *own]
+    return split + results
+
+
+def leave_out_calls(values: Variables) -> bool:
+    """All calls of a message but the first, to see whether a template writes them."""
+    changed = False
+    for message in values["messages"]:
+        if len(message.get("tool_calls") or []) > 1:
+            message["tool_calls"], changed = message["tool_calls"][:1], True
+    return changed
+
+
+def shorten_ids(values: Variables) -> bool:
+    """Nine letters and digits for every id of a call that is anything else: Mistral's templates take no other."""
+    known: dict[Any, str] = {}
+
+    def shorten(holder: dict[str, Any], name: str) -> None:
+        found = holder.get(name)
+        if found is not None and not (len(str(found)) == 9 and str(found).isascii() and str(found).isalnum()):
+            holder[name] = known.setdefault(found, f"call{len(known):05}")
+
+    for message in values["messages"]:
+        for call in message.get("tool_calls") or []:
+            shorten(call, "id")
+        shorten(message, "tool_call_id")
+    return bool(known)
+
+
+def say_before_calls(values: Variables) -> bool:
+    """What a message says, besides reasoning and calls, becomes a message before it: gpt-oss' takes no such three."""
+    messages: Messages = []
+    for message in values["messages"]:
+        reasons = any(message.get(name) for name in REASONING)
+        if reasons and message.get("content") and message.get("tool_calls"):
+            messages.append({"role": message["role"], "content": message["content"]})
+            message = {**message, "content": ""}
+        messages.append(message)
+    changed = len(messages) > len(values["messages"])
+    values["messages"] = messages
+    return changed
+
+
+ADAPTATIONS = (
+    join_parts, parse_arguments, write_arguments, fill_content, fill_tools, split_calls, shorten_ids, say_before_calls,
+    fold_system,
+)  # fmt: skip
 
 
 def alias_reasoning(messages: Messages) -> Messages:
     """Reasoning under any of its three names is given under the standard one, and under gpt-oss's."""
     result = []
     for message in messages:
-        names = ("reasoning_content", "thinking", "reasoning")
-        reasoning = next((message[name] for name in names if message.get(name) is not None), None)
+        reasoning = next((message[name] for name in REASONING if message.get(name) is not None), None)
         if reasoning is not None:
             message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
         result.append(message)
@@ -207,7 +281,7 @@ class Renderer:
     def _adapting(self, template: jinja2.Template, variables: str) -> str:
         """The first rendering that succeeds, from no change to the messages to most; else the first failure."""
         try:
-            return self._render(template, json.loads(variables))
+            return self._with_all_calls(template, variables)
         except (MemoryError, RecursionError, OverlongError):
             raise
         except Exception as error:
@@ -223,12 +297,22 @@ class Renderer:
                 values.setdefault("functions", tojson(values["tools"] or []))
                 values.setdefault("datetime", self._now.strftime("%Y-%m-%d"))
                 try:
-                    return self._render(template, values)
+                    return self._with_all_calls(template, json.dumps(values))
                 except (MemoryError, RecursionError, OverlongError):
                     raise
                 except Exception:  # the next change may help; the first failure is the one to tell
                     continue
         raise failure
+
+    def _with_all_calls(self, template: jinja2.Template, variables: str) -> str:
+        """Where several calls stand in one message, a template may write the first and leave out the others."""
+        text = self._render(template, json.loads(variables))
+        values = json.loads(variables)
+        if leave_out_calls(values) and self._render(template, values) == text:
+            values = json.loads(variables)
+            split_calls(values)
+            return self._render(template, values)
+        return text
 
     def _render(self, template: jinja2.Template, variables: dict[str, Any]) -> str:
         variables["messages"] = alias_reasoning(variables["messages"])

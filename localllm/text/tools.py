@@ -1,8 +1,8 @@
-"""Functions that a model may call: how it is told of them, and how its calls are found in what it writes.
+"""Functions that a model may call: how it is told of them and of earlier calls, and the schemas of calls.
 
-Templates of models trained to call functions describe them and know how calls are written (FORMATS). For any other
-template the functions are described in the system message, with one generic form of calls: a JSON object with a name
-and arguments, or an array of such. Text that turns out to be no call is text.
+Templates of models trained to call functions describe them and know how calls are written. For any other template the
+functions are described in the system message, with one generic form of calls: a JSON object with a name and arguments,
+or an array of such. calls.py finds the calls in what a model writes.
 """
 
 from __future__ import annotations
@@ -10,57 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from localllm.messages import Message
 from localllm.text import schemas
+from localllm.text.calls import is_object
 
-MOST_FAILURES = 64  # brackets in an answer that begin no JSON, before the rest is not looked at
 _SPELLED = re.compile(r'{\\?"name\\?": <function-name>, \\?"arguments\\?": ')
 _LISTED = re.compile(r'"\[TOOL_CALLS\] ?\["')
-_JSON = json.JSONDecoder()
-
-
-class Call(NamedTuple):
-    name: str
-    arguments: str  # a JSON object
-
-
-class Format(NamedTuple):
-    """How a family of models writes calls: from one of `opens` on, or, where there are none, as the whole answer."""
-
-    opens: tuple[str, ...]
-    in_template: str  # by which its templates are known
-    marks: tuple[str, ...] = ()  # special tokens that must be seen for calls to be found
-
-
-GENERIC = Format((), "")
-FORMATS = (
-    Format(("<tool_call>",), "<tool_call>", ("<tool_call>", "</tool_call>")),  # Hermes, Qwen
-    Format(("[TOOL_CALLS]",), "[TOOL_CALLS]", ("[TOOL_CALLS]",)),  # Mistral
-    Format(
-        ("<｜tool▁calls▁begin｜>",),
-        "<｜tool▁calls▁begin｜>",
-        (
-            "<｜tool▁calls▁begin｜>",
-            "<｜tool▁call▁begin｜>",
-            "<｜tool▁sep｜>",
-            "<｜tool▁call▁end｜>",
-            "<｜tool▁calls▁end｜>",
-        ),
-    ),  # DeepSeek
-    Format(("<|python_tag|>",), "<|python_tag|>", ("<|python_tag|>",)),  # Llama 3.1, which also writes plain JSON
-    Format(
-        ("<|channel|>commentary to=functions.", " to=functions."),
-        "<|channel|>commentary",
-        ("<|channel|>", "<|constrain|>", "<|message|>", "<|call|>", "<|start|>", "<|end|>"),
-    ),  # gpt-oss
-)
-
-
-def formats_of(template: str) -> tuple[Format, ...]:
-    """How the model of a template may write calls. Plain JSON is always understood."""
-    return (*[known for known in FORMATS if known.in_template in template][:1], GENERIC)
 
 
 def held_calls(template: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]] | None:
@@ -94,7 +51,8 @@ def described(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -
 
 
 def flattened(messages: Sequence[Message]) -> list[Message]:
-    """The messages for a template that would leave out calls and their results: both as text."""
+    """The messages for a template that would leave out calls and their results: both as text. Where there are any,
+    neighbours of one role become one message: such templates mostly want roles that alternate."""
     names: dict[str, str] = {}
     plain: list[Message] = []
     for message in messages:
@@ -103,8 +61,8 @@ def flattened(messages: Sequence[Message]) -> list[Message]:
             names |= {
                 str(call.get("id")): str(function.get("name")) for call, function in zip(calls, functions, strict=True)
             }
-            written = [{"name": f.get("name"), "arguments": _plain_arguments(f.get("arguments"))} for f in functions]
-            text = json.dumps(written[0] if len(written) == 1 else written, ensure_ascii=False)
+            written = [_written(function) for function in functions]
+            text = written[0] if len(written) == 1 else f"[{', '.join(written)}]"
             content = message.get("content")
             plain.append({"role": message["role"], "content": f"{content}\n{text}" if content else text})
         elif message["role"] == "tool":
@@ -112,16 +70,55 @@ def flattened(messages: Sequence[Message]) -> list[Message]:
             plain.append({"role": "user", "content": f"Result of {name}: {message.get('content') or ''}"})
         else:
             plain.append(message)
-    return plain
+    changed = any(own is not message for own, message in zip(plain, messages, strict=True))
+    return _joined(plain) if changed else plain
 
 
-def _plain_arguments(arguments: Any) -> Any:
-    if not isinstance(arguments, str):
-        return arguments
+def with_objects(messages: Sequence[Message]) -> list[Message]:
+    """The messages for a template that writes calls, arguments that came as JSON given as objects: most templates would
+    write such a text as a JSON string, and the others are given a text where an object fails."""
+    return [
+        {**message, "tool_calls": [_with_object(call) for call in calls]}
+        if (calls := message.get("tool_calls"))
+        else message
+        for message in messages
+    ]
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function", call)
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str) or not is_object(arguments):
+        return call
     try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
+        function = {**function, "arguments": json.loads(arguments)}
+        _json(function).encode()
+    except ValueError:  # an integer of thousands of digits, or half of a surrogate pair, which no prompt can hold
+        return call
+    return {**call, "function": function} if "function" in call else function
+
+
+def _written(function: Mapping[str, Any]) -> str:
+    """A call as text, its arguments as they came."""
+    arguments = function.get("arguments")
+    text = arguments if isinstance(arguments, str) and is_object(arguments) else _json(arguments)
+    return f'{{"name": {_json(function.get("name"))}, "arguments": {text}}}'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _joined(messages: Sequence[Message]) -> list[Message]:
+    joined: list[Message] = []
+    for message in messages:
+        last = joined[-1] if joined else None
+        texts = [last.get("content"), message.get("content")] if last and last["role"] == message["role"] else [None]
+        if all(isinstance(text, str) for text in texts):
+            joined[-1] = {**joined[-1], **message, "content": "\n\n".join(map(str, texts))}
+        else:
+            joined.append(message)
+    return joined
 
 
 def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -170,86 +167,3 @@ def _several(call: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[st
     return {"$defs": definitions, "type": "array", "items": {"$ref": "#/$defs/call"}, "minItems": 1}
 
 
-class CallReader:
-    """Feed text to push() and show what it returns; after the last, finish() gives the rest and the calls.
-
-    names: the functions that there are; what names another is text."""
-
-    def __init__(self, formats: Sequence[Format], names: Sequence[str]) -> None:
-        self._opens = [mark for known in formats for mark in known.opens]
-        self._names = frozenset(names)
-        self._held = ""
-        self._fresh, self._calling = True, False
-
-    def push(self, text: str) -> str:
-        """The text that is no call for certain."""
-        self._held += text
-        if self._calling:
-            return ""
-        if self._fresh:
-            begun = self._held.lstrip()
-            if not begun or any(mark.startswith(begun) for mark in self._opens):
-                return ""
-            self._fresh, self._calling = False, begun[0] in "{["
-            if self._calling:
-                return ""
-        found = [at for mark in self._opens if (at := self._held.find(mark)) >= 0]
-        self._calling = bool(found)
-        keep = len(self._held) - min(found) if found else max((_overlap(self._held, m) for m in self._opens), default=0)
-        shown = self._held[: len(self._held) - keep]
-        self._held = self._held[len(self._held) - keep :]
-        return shown
-
-    def finish(self) -> tuple[str, list[Call]]:
-        held, self._held = self._held, ""
-        calls = [call for call in find_calls(held) if call.name in self._names] if self._calling else []
-        return ("", calls) if calls else (held, [])
-
-
-def find_calls(text: str) -> list[Call]:
-    """All calls in a text of any of the formats: JSON objects with a name and arguments, alone, in arrays or between
-    marks; and those whose name stands before their arguments."""
-    calls: list[Call] = []
-    at = failures = 0
-    while failures < MOST_FAILURES and (start := _next_bracket(text, at)) >= 0:
-        try:
-            value, at = _JSON.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            at, failures = start + 1, failures + 1
-            continue
-        before = _name_before(text[:start])
-        if before and isinstance(value, dict):
-            calls.append(Call(before, json.dumps(value, ensure_ascii=False)))
-            continue
-        calls += [call for item in (value if isinstance(value, list) else [value]) if (call := _call(item)) is not None]
-    return calls
-
-
-def _next_bracket(text: str, at: int) -> int:
-    found = [i for i in (text.find("{", at), text.find("[", at)) if i >= 0]
-    return min(found, default=-1)
-
-
-def _call(value: Any) -> Call | None:
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    arguments = _plain_arguments(value.get("arguments", value.get("parameters")))
-    if not isinstance(arguments, dict):
-        return None
-    return Call(value["name"], json.dumps(arguments, ensure_ascii=False))
-
-
-def _name_before(text: str) -> str:
-    """The function named before its arguments: DeepSeek's and gpt-oss's way."""
-    mark = text.rfind("<｜tool▁sep｜>")
-    if mark >= 0 and text.endswith("```json\n"):
-        return text[mark + len("<｜tool▁sep｜>") : -len("```json\n")].strip()
-    mark = text.rfind("to=functions.")
-    if mark >= 0 and text.endswith("<|message|>"):
-        return re.split(r"[\s<]", text[mark + len("to=functions.") :], maxsplit=1)[0]
-    return ""
-
-
-def _overlap(text: str, mark: str) -> int:
-    """The length of the longest end of the text that begins the mark."""
-    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:n])), 0)

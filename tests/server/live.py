@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -12,9 +13,12 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 
 from localllm import LLM
 from localllm.config import ServeOptions
+from localllm.llm import Request
+from localllm.params import SamplingParams
 from localllm.server.running import Running, address_of, listen
 from localllm.server.service import Service
 
@@ -73,6 +77,17 @@ def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.002)
+
+
+def force(live: Live, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The model answers with this text, as if it had wanted to."""
+    constrain = live.llm.constrain
+
+    def forced(request: Request, params: SamplingParams) -> Request:
+        form = live.llm._compiler.form(grammar=f"start: {json.dumps(text)}")
+        return constrain(request, params)._replace(form=form)
+
+    monkeypatch.setattr(live.llm, "constrain", forced)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from localllm.llm import Request
 from localllm.params import SamplingParams
 from localllm.text.template import ChatTemplate
-from tests.server.live import Live, serving
+from tests.server.live import Live, force, serving
 from tests.server.test_tools import Begun
 from tests.tiny_models import CHATML, write_tiny
 
@@ -31,16 +31,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     write_tiny(file, context=2048, chat_template=TEMPLATE)
     with serving(file) as live:
         yield live
-
-
-def force(server: Live, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    constrain = server.llm.constrain
-
-    def forced(request: Request, params: SamplingParams) -> Request:
-        form = server.llm._compiler.form(grammar=f"start: {json.dumps(text)}")
-        return constrain(request, params)._replace(form=form)
-
-    monkeypatch.setattr(server.llm, "constrain", forced)
 
 
 def ask(server: Live, **more: Any) -> dict[str, Any]:

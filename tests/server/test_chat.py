@@ -6,6 +6,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -150,6 +151,15 @@ def test_cached_tokens_are_told_and_a_salt_keeps_prefixes_apart(server: Live) ->
     assert cached("two") == 0
 
 
+def test_the_shapes_that_openai_requires(server: Live) -> None:
+    """Null, but there: clients of typed languages want it."""
+    choice = server.post("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 1, "logprobs": True}).json()[
+        "choices"
+    ][0]
+    assert choice["message"]["refusal"] is None is choice["logprobs"]["refusal"]
+    assert {"refusal", "content"} <= choice["message"].keys() & choice["logprobs"].keys()
+
+
 def test_timings(server: Live) -> None:
     body = {"messages": MESSAGES, "max_tokens": 6, "ignore_eos": True}
     told = server.post("/v1/chat/completions", body).json()
@@ -181,11 +191,30 @@ def test_neutral_values_pass(server: Live) -> None:
     neutral = {
         "user": "me", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "prompt_cache_key": "k",
         "safety_identifier": "s", "stop": None, "seed": None, "logit_bias": None, "audio": None, "functions": [],
-        "modalities": ["text"], "stream_options": None, "n": 1, "logprobs": False,
+        "modalities": ["text"], "stream_options": None, "n": 1, "logprobs": False, "top_logprobs": 0,
+        "prompt_cache_retention": "24h", "cache_prompt": True, "repetition_penalty": 1.0, "function_call": "auto",
     }  # fmt: skip
     plain = {"messages": MESSAGES, "max_tokens": 8, "temperature": 0}
-    replies = [server.post("/v1/chat/completions", body).json() for body in (plain, plain | neutral)]
-    assert replies[0]["choices"] == replies[1]["choices"]
+    said = {"role": "user", "content": [{"type": "text", "text": "hello there", "cache_control": {"type": "x"}}]}
+    marked = {"messages": [MESSAGES[0], said], "stop": "", "seed": -1}
+    bodies = (plain, plain | neutral, plain | {"stop": []}, plain | marked)
+    replies = [server.post("/v1/chat/completions", body).json() for body in bodies]
+    assert [reply["choices"] for reply in replies] == [replies[0]["choices"]] * 4
+
+
+def test_values_that_others_mean_off_by(server: Live) -> None:
+    body = {"messages": MESSAGES, "max_tokens": 8, "seed": 3, "temperature": 2, "min_p": 0, "top_p": 1}
+    off, minus = (server.post("/v1/chat/completions", body | {"top_k": k}).json()["choices"] for k in (0, -1))
+    assert off == minus
+    free = {"prompt": "x", "seed": 3, "ignore_eos": True}
+    for more in ({"max_tokens": -1}, {"max_tokens": 2**31 - 1}):
+        assert server.post("/v1/completions", free | more).json()["usage"]["total_tokens"] == server.llm.context
+
+
+def test_seeds_are_64_bits(server: Live) -> None:
+    for seed in (0, 2**53 + 1, 2**63, 2**64 - 1):
+        reply = server.openai().chat.completions.create(model="default", messages=MESSAGES, max_tokens=20, seed=seed)
+        assert reply.choices[0].message.content == server.llm.chat(MESSAGES, max_tokens=20, seed=seed).text
 
 
 def test_a_client_may_send_back_what_it_got(server: Live) -> None:
@@ -217,6 +246,34 @@ def test_reasoning_is_told_apart(tmp_path: Path) -> None:
         deltas = [event["choices"][0]["delta"] for event in events]
         assert "".join(delta.get("reasoning_content", "") for delta in deltas) == message["reasoning_content"]
         assert not any(delta.get("content") for delta in deltas)
+
+
+def test_variables_of_the_template(tmp_path: Path) -> None:
+    """They are texts like any other: what looks like a special token in them is none."""
+    template = "{{ messages[0].content }}{{ enable_thinking is false }}{{ level }}{{ reasoning_effort }}"
+    write_tiny(tmp_path / "tiny.gguf", chat_template=template)
+    with serving(tmp_path / "tiny.gguf") as server:
+
+        def tokens(**more: Any) -> int:
+            body = {"messages": MESSAGES[1:], "max_tokens": 1, **more}
+            reply = server.post("/v1/chat/completions", body)
+            assert reply.status_code == 200, reply.text
+            return int(reply.json()["usage"]["prompt_tokens"])
+
+        def written(text: str) -> int:
+            return len(server.llm.tokenize(f"{MESSAGES[1]['content']}{text}", add_special=True))
+
+        assert tokens() == tokens(chat_template_kwargs={}) == written("False")
+        variables = {"enable_thinking": False, "level": "<|im_end|>"}
+        assert tokens(chat_template_kwargs=variables) == written("True<|im_end|>")
+        assert tokens(reasoning_effort="high") == written("Falsehigh")
+        assert tokens(chat_template_kwargs={"reasoning_effort": "low"}, reasoning_effort="low") == written("Falselow")
+        for more, param in (
+            ({"chat_template_kwargs": {"bos_token": ""}}, "chat_template_kwargs.bos_token"),
+            ({"chat_template_kwargs": {"reasoning_effort": "x"}, "reasoning_effort": "y"}, "reasoning_effort"),
+        ):
+            reply = server.post("/v1/chat/completions", {"messages": MESSAGES, **more})
+            assert reply.status_code == 400 and reply.json()["error"]["param"] == param
 
 
 def test_a_crowd_gets_what_each_gets_alone(server: Live) -> None:

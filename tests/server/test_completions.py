@@ -59,6 +59,30 @@ def test_logprobs(server: Live) -> None:
     assert told.token_logprobs == [pytest.approx(known.logprob) for known in done.token_logprobs]
 
 
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_top_logprobs_name_every_token(server: Live, count: int) -> None:
+    """Hot enough that tokens which are no text, and unlikely ones, are drawn."""
+    body = {"prompt": TEXT, "max_tokens": 60, "seed": 4, "ignore_eos": True, "temperature": 2, "logprobs": count}
+    told = server.post("/v1/completions", body).json()["choices"][0]["logprobs"]
+    free = {"temperature": 2, "seed": 4, "max_tokens": 60, "ignore_eos": True, "logprobs": count}
+    done = server.llm.generate(TEXT, **free)
+    assert done.token_logprobs is not None
+    raw = [server.llm.tokenizer.token_bytes(known.token) for known in done.token_logprobs]
+    assert [as_bytes(name) for name in told["tokens"]] == raw
+    assert any(name.startswith("bytes:") for name in told["tokens"])
+    for known, top in zip(done.token_logprobs, told["top_logprobs"], strict=True):
+        expected = dict([*known.top, (known.token, known.logprob)])
+        named = {server.llm.tokenizer.token_bytes(token): logprob for token, logprob in expected.items()}
+        assert {as_bytes(name): logprob for name, logprob in top.items()} == pytest.approx(named)
+        assert len(top) == len(expected) >= count
+
+
+def as_bytes(name: str) -> bytes:
+    """The bytes of a token, from how it is named."""
+    _, mark, escaped = name.rpartition("bytes:")
+    return bytes.fromhex(escaped.replace("\\x", "")) if mark else name.encode()
+
+
 @pytest.mark.parametrize("text", ["hello", "", "<|im_end|>", "naïve 🦊"])
 @pytest.mark.parametrize("parse", [False, True])
 def test_tokenize_and_back(server: Live, text: str, parse: bool) -> None:

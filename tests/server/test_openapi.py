@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -43,6 +44,23 @@ def without_large_bounds(schema: Any) -> Any:
         bounds = ("maxItems", "maxLength")
         return {k: without_large_bounds(v) for k, v in schema.items() if not (k in bounds and v > 1024)}
     return [without_large_bounds(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def test_what_says_nothing_is_in_the_document() -> None:
+    told = {name: schema["properties"] for name, schema in document()["components"]["schemas"].items()
+            if "properties" in schema}  # fmt: skip
+    for name, field, value, wrong in (
+        ("ChatRequest", "store", False, True),
+        ("ChatRequest", "service_tier", "auto", "flex"),
+        ("ChatRequest", "modalities", ["text"], ["audio"]),
+        ("ChatRequest", "top_k", -1, -2),
+        ("CompletionRequest", "best_of", 1, 2),
+        ("AssistantMessage", "content", [], [1]),
+        ("AssistantMessage", "reasoning", "x", 1),
+    ):
+        validator = jsonschema.Draft202012Validator({**told[name][field], "components": document()["components"]})
+        assert validator.is_valid(value) and validator.is_valid(None) and not validator.is_valid(wrong)
+    assert "store" not in told["TokenizeRequest"] and told["AssistantMessage"]["parsed"] == {}
 
 
 api = schemathesis.openapi.from_dict(without_large_bounds(document()))

@@ -31,7 +31,8 @@ def test_every_field_at_every_wrong_value(server: Live) -> None:
     count, problems = 0, []
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for path, field, body in wrong_requests(client.get("/openapi.json").json()):
-            reply = client.post(path, json=body)
+            text = json.dumps(body).replace("Infinity", "1e999")
+            reply = client.post(path, content=text, headers={"content-type": "application/json"})
             count += 1
             param = reply.json().get("error", {}).get("param")
             named = param is not None and (param == field or re.match(re.escape(field) + r"[.\[]", param))
@@ -59,6 +60,65 @@ def test_bodies_that_are_no_object_of_json(server: Live, body: bytes) -> None:
         server.url + "/v1/chat/completions", content=body, headers={"content-type": "application/json"}, timeout=60
     )
     check_error(reply)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ('"seed": 18446744073709551616', "seed"),
+        ('"seed": -9223372036854775809', "seed"),
+        ('"seed": 1' + "0" * 5000, "seed"),
+        ('"temperature": 1e999', "temperature"),
+        ('"logit_bias": {"1": -1e999}', "logit_bias.1"),
+        ('"metadata": {"a": [0, {"b": 1E0400}]}', "metadata.a[1].b"),
+        ('"metadata": {"a": "\\ud83d"}', "metadata.a"),
+        ('"metadata": {"\\ud83d": 1}', "metadata.?"),
+    ],
+)
+def test_what_json_holds_and_we_do_not_is_named(server: Live, fields: str, param: str) -> None:
+    content = '{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, ' + fields + "}"
+    headers = {"content-type": "application/json"}
+    assert check_error(httpx.post(server.url + "/v1/chat/completions", content=content, headers=headers))["param"] == (
+        param
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"stop": ["x"] * 17}, "stop: expected a list of at most 16 entries, found a list of 17 entries"),
+        ({"temperature": 3}, "temperature: expected a number of at most 2, found 3"),
+        ({"n": "1"}, 'n: expected an integer, found "1"'),
+        ({"stop": ["x", ""]}, 'stop[1]: expected a text of at least 1 character, found ""'),
+        ({"tool_choice": "x"}, 'tool_choice: expected none, auto or required, found "x"'),
+        ({"response_format": {"type": "x"}},
+         'response_format.type: expected text, json_object, json_schema or grammar, found "x"'),
+        ({"messages": [{"role": "x"}]},
+         'messages[0].role: expected system, developer, user, assistant or tool, found "x"'),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+         'messages[0].content[0].type: the model reads text only, found a part of type "image_url"'),
+        ({"messages": []}, "messages: expected a list of at least 1 entry, found a list of 0 entries"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content: this field is missing"),
+        ({"messages": [{"role": "user", "content": "x", "best_of": 1}]},
+         "messages[0].best_of: this is not a field that this server knows"),
+        ({"store": True}, "store: expected false, all that this server can do"),
+    ],
+)  # fmt: skip
+def test_plain_words(server: Live, body: dict[str, Any], sentence: str) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], **body}
+    assert check_error(server.post("/v1/chat/completions", body))["message"] == sentence
+
+
+def test_neutral_fields_are_those_of_their_request(server: Live) -> None:
+    chat, text = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}, {"prompt": "hi", "max_tokens": 1}
+    for path, body, field, value in (
+        ("/tokenize", {"content": "a"}, "store", False),
+        ("/v1/completions", text, "modalities", ["text"]),
+        ("/v1/chat/completions", chat, "best_of", 1),
+        ("/v1/chat/completions", chat, "tool_calls", []),
+    ):
+        assert check_error(server.post(path, body | {field: value}))["param"] == field
+    assert server.post("/v1/completions", text | {"best_of": 1, "echo": False, "suffix": ""}).status_code == 200
 
 
 def test_strings_may_hold_brackets(server: Live) -> None:

@@ -14,7 +14,7 @@ import pytest
 from localllm.engine.sequence import Mask
 from localllm.llm import Request
 from localllm.params import SamplingParams
-from tests.server.live import Live, serving
+from tests.server.live import Live, force, serving
 from tests.tiny_models import CHATML, write_tiny
 
 PARAMETERS = {
@@ -74,15 +74,8 @@ def test_a_named_function_streamed(server: Live, seed: int) -> None:
 def test_calls_are_found_where_the_choice_is_the_models(
     server: Live, monkeypatch: pytest.MonkeyPatch, parallel: bool
 ) -> None:
-    """As if the model had wanted to: its answer is held to a text with two calls."""
     text = '[{"name": "stop", "arguments": {}}, {"name": "weather", "arguments": {"city": "Oslo", "days": 2}}]'
-    constrain = server.llm.constrain
-
-    def forced(request: Request, params: SamplingParams) -> Request:
-        made = constrain(request, SamplingParams(grammar=f"start: {json.dumps(text)}"))
-        return request._replace(form=made.form)
-
-    monkeypatch.setattr(server.llm, "constrain", forced)
+    force(server, monkeypatch, text)
     arguments: Any = {"model": "default", "messages": MESSAGES, "parallel_tool_calls": parallel, "max_tokens": 300}
     client = server.openai()
     message = client.chat.completions.create(**arguments, tools=TOOLS).choices[0].message
@@ -156,7 +149,7 @@ def test_a_call_of_the_models_own_fits_its_schema(
                 model="default", messages=MESSAGES, tools=TOOLS[:1], seed=seed, max_tokens=200
             ).choices[0]  # fmt: skip
             (call, *_) = choice.message.tool_calls
-            assert choice.message.content == "So: "
+            assert choice.message.content.startswith("So: ") and "<tool_call>" not in choice.message.content
             jsonschema.validate(json.loads(call.function.arguments), PARAMETERS)
         monkeypatch.setattr(server.llm, "constrain", constrain)
         odd = [{"type": "function", "function": {"name": "odd", "parameters": {"type": "nothing"}}}]
@@ -171,6 +164,17 @@ def test_a_call_of_the_models_own_fits_its_schema(
             assert len(server.llm.chat(MESSAGES, tools=[tool], max_tokens=3, ignore_eos=True).token_ids) == 3
 
 
+def test_the_shape_of_calls(server: Live) -> None:
+    """Only streamed ones have a place, as OpenAI has it."""
+    body = {"messages": MESSAGES, "tools": TOOLS, "tool_choice": NAMED, "seed": 1, "max_tokens": 200}
+    (call,) = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]["tool_calls"]
+    assert call.keys() == {"id", "type", "function"} and call["function"].keys() == {"name", "arguments"}
+    reply = server.post("/v1/chat/completions", body | {"stream": True})
+    events = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+    (call,) = [call for event in events for call in event["choices"][0]["delta"].get("tool_calls", ())]
+    assert call.keys() == {"index", "id", "type", "function"}
+
+
 def test_a_conversation_with_calls_goes_on(server: Live) -> None:
     client = server.openai()
     first = client.chat.completions.create(
@@ -183,11 +187,59 @@ def test_a_conversation_with_calls_goes_on(server: Live) -> None:
     assert reply.usage.prompt_tokens > first.usage.prompt_tokens
 
 
-def test_a_call_that_was_cut_is_text(server: Live) -> None:
-    choice = server.openai().chat.completions.create(
-        model="default", messages=MESSAGES, tools=TOOLS, tool_choice=NAMED, max_tokens=4
-    ).choices[0]  # fmt: skip
-    assert choice.finish_reason == "length" and not choice.message.tool_calls and choice.message.content
+CALL = '{"name": "weather", "arguments": {"city": "Oslo", "days": 2}}'
+
+
+@pytest.mark.parametrize(
+    ("more", "told", "finish"),
+    [
+        ({"max_tokens": 4}, None, "length"),
+        ({"max_tokens": 35}, '{"city"', "length"),
+        ({"max_tokens": 300, "stop": "slo"}, '{"city": "O', "stop"),
+        ({"max_tokens": 300, "stop": "eather"}, None, "stop"),
+        ({"max_tokens": 300}, '{"city": "Oslo", "days": 2}', "tool_calls"),
+    ],
+)
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_a_required_call_that_was_cut_is_told_as_far_as_it_came(
+    server: Live, monkeypatch: pytest.MonkeyPatch, choice: Any, more: dict[str, Any], told: str | None, finish: str
+) -> None:
+    force(server, monkeypatch, CALL)
+    asked: Any = {"model": "default", "messages": MESSAGES, "tools": TOOLS, "tool_choice": choice}
+    client = server.openai()
+    whole = client.chat.completions.create(**asked, **more).choices[0]
+    assert whole.finish_reason == finish and not whole.message.content
+    assert [call.function.arguments for call in whole.message.tool_calls or []] == ([] if told is None else [told])
+    chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, **more, stream=True)]
+    assert chunks[-1].finish_reason == finish and not any(chunk.delta.content for chunk in chunks)
+    calls = [call.function.arguments for chunk in chunks for call in chunk.delta.tool_calls or []]
+    assert calls == ([] if told is None else [told])
+
+
+def test_words_behind_a_call_are_content(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    force(server, monkeypatch, f"{CALL}\nI asked.")
+    asked: Any = {"model": "default", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 300}
+    client = server.openai()
+    message = client.chat.completions.create(**asked).choices[0].message
+    assert message.content == "\nI asked." and message.tool_calls[0].function.name == "weather"
+    chunks = [chunk.choices[0].delta for chunk in client.chat.completions.create(**asked, stream=True)]
+    assert "".join(delta.content or "" for delta in chunks) == message.content
+    assert sum(len(delta.tool_calls or []) for delta in chunks) == 1
+
+
+def test_odd_arguments_are_passed_on(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a surrogate pair and a number beyond a double: as the model wrote them, streamed or not, and back."""
+    arguments = r'{"s": "\ud83d", "n": 1e999}'
+    with monkeypatch.context() as patch:
+        force(server, patch, f'{{"name": "stop", "arguments": {arguments}}}')
+        asked: Any = {"model": "default", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 300}
+        client = server.openai()
+        message = client.chat.completions.create(**asked).choices[0].message
+        assert message.tool_calls[0].function.arguments == arguments
+        chunks = [chunk.choices[0].delta for chunk in client.chat.completions.create(**asked, stream=True)]
+        assert [call.function.arguments for delta in chunks for call in delta.tool_calls or []] == [arguments]
+    back: Any = [*MESSAGES, message, {"role": "tool", "tool_call_id": "x", "content": "y"}]
+    assert client.chat.completions.create(model="default", messages=back, max_tokens=1).choices
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from typing import Any
 import jsonschema
 
 VALUES: list[Any] = [
-    True, False, -1, 0, 9, 21, 129, 2**31, 2**53, -(2**53), 0.5, -0.001, 2.5, 1e308, -1e308, "", "x", "1", "\x00",
-    "é" * 1025, "x" * 2000, [], [0], [""], ["x"] * 17, [1.5], [-1], [True], [[]], [{}], {}, {"a": 1}, {"0": "x"},
+    True, False, -1, 0, 9, 21, 129, 2**31, 2**53, -(2**53), 2**64, -(2**63) - 1, 10**400, float("inf"),
+    0.5, -0.001, 2.5, 1e308, -1e308, "", "x", "1", "\x00", "é" * 1025, "x" * 2000,
+    [], [0], [""], ["x"] * 17, [1.5], [-1], [True], [[]], [{}], {}, {"a": 1}, {"0": "x"},
     {"0": 101}, {"include_usage": 1}, {"type": "x"}, {"role": "user"}, [{"role": "user"}],
     [{"role": "x", "content": ""}],
     [{"content": "x"}], [{"role": "user", "content": 1}], [{"role": "user", "content": []}],
@@ -26,13 +27,15 @@ BASES: dict[str, dict[str, Any]] = {
     "/detokenize": {"tokens": [1, 2]},
 }
 
-# What OpenAI knows and this server does not, at values that would change an answer.
+# What OpenAI or others know and this server does not, at values that would change an answer.
 UNKNOWN: dict[str, list[Any]] = {
     "store": [True], "service_tier": ["flex", 1], "modalities": [["audio"], ["text", "audio"]],
     "audio": [{"voice": "x"}],
-    "prediction": [{"type": "content", "content": "x"}], "reasoning_effort": ["high"], "verbosity": ["low"],
+    "prediction": [{"type": "content", "content": "x"}], "verbosity": ["low"],
+    "reasoning_effort": ["high"],  # which the tiny model's template does not know
     "web_search_options": [{}], "functions": [[{"name": "f"}]], "function_call": [{"name": "f"}], "best_of": [2, True],
-    "echo": [True, 0], "suffix": ["x"], "chat_template": ["{{ x }}"], "chat_template_kwargs": [{"a": 1}, {}],
+    "echo": [True, 0], "suffix": ["x"], "chat_template": ["{{ x }}"],
+    "chat_template_kwargs": [{"messages": 1}, {"a": {}}, 1],
     "guided_json": [{}], "mirostat": [1], "typical_p": [0.5], "temprature": [0.5], "": [1], "messages ": [1],
 }  # fmt: skip
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from localllm.text.calls import FORMATS, Call, CallReader, formats_of
 from localllm.text.channels import MARKS, ChannelSplitter
 from localllm.text.reasoning import HARMONY, marks_of
-from localllm.text.tools import FORMATS, Call, CallReader, formats_of
 
 ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
 START = "<|start|>assistant"

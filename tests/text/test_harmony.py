@@ -13,10 +13,10 @@ import pytest
 from localllm.bundled import demo_model_path
 from localllm.errors import InvalidArgument
 from localllm.params import Grammar
+from localllm.text.calls import FORMATS, CallReader
 from localllm.text.channels import MARKS, ChannelSplitter
 from localllm.text.constraint import Compiler, Constraint
 from localllm.text.tokenizer import Tokenizer
-from localllm.text.tools import FORMATS, CallReader
 from tests.text.vocabularies import CONTROL, byte_level
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],

@@ -171,6 +171,71 @@ def test_messages_are_adapted_only_where_the_template_fails() -> None:
         of("{{ raise_exception('not today') }}", SYSTEM)
 
 
+def several_calls(ids: tuple[str, str] = ("abcdef123", "abcdef124"), **said: Any) -> list[dict[str, Any]]:
+    """Two calls in one message, then their results the other way round."""
+    calls = [
+        {"id": i, "type": "function", "function": {"name": "get_weather", "arguments": {"city": city}}}
+        for i, city in zip(ids, ("Bern", "Rome"), strict=True)
+    ]
+    results = [{"role": "tool", "tool_call_id": i, "content": f"result of {i}"} for i in reversed(ids)]
+    return [*USER, {"role": "assistant", "content": "", "tool_calls": calls, **said}, *results, *TURNS[1:]]
+
+
+ONE_CALL = (
+    "{% for m in messages %}{% if m.tool_calls %}{% if m.tool_calls | length > 1 %}{{ raise_exception('one call!') }}"
+    "{% endif %}{{ m.content }}<{{ m.tool_calls[0].function.arguments.city }}>"
+    "{% elif m.role == 'tool' %}[{{ m.content }}]{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("source", [ONE_CALL, ONE_CALL.replace("> 1", "> 9")], ids=["refuses", "leaves out"])
+def test_calls_are_told_one_by_one_to_templates_that_want_them_so(source: str) -> None:
+    told = "So:<Bern>[result of abcdef123]<Rome>[result of abcdef124]"
+    messages = several_calls(content="So:")
+    assert of(source, messages) == told
+    for message in messages:
+        message.pop("tool_call_id", None)
+    assert of(source, messages) == "So:<Bern>[result of abcdef124]<Rome>[result of abcdef123]"  # in turn
+    del messages[2:]
+    assert of(source, messages) == "So:<Bern><Rome>"
+
+
+@pytest.mark.skipif(SHARED is None, reason="no shared test material: set LOCALLLM_TEST_DATA")
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_templates_that_know_calls_write_all_of_them(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    if "tool_calls" not in source:
+        return  # such are told of calls in texts
+    for ids in (("abcdef123", "abcdef124"), ("call_1", "call_" + "x" * 40)):
+        text = ChatTemplate(source, **TOKENS).render(several_calls(ids), TOOLS)
+        assert all(word in text for word in ("Bern", "Rome", *(f"result of {i}" for i in ids)))
+        assert text == ChatTemplate(source, **TOKENS).render(several_calls(ids), TOOLS)  # ids are made up alike
+
+
+@pytest.mark.skipif(SHARED is None, reason="no shared test material: set LOCALLLM_TEST_DATA")
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_words_reasoning_and_a_call_in_one_message(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    if "tool_calls" not in source:
+        return
+    messages = calling({"city": "Bern"}, "I look it up.")
+    messages[1]["reasoning_content"] = "Bern, then."
+    text = ChatTemplate(source, **TOKENS).render(messages, TOOLS)
+    assert text.count("Bern, then.") == ("reasoning_content" in source or "message.thinking" in source)
+    if "gpt-oss" in path.stem:  # others leave the words out
+        assert 0 < text.index("I look it up.") < text.index("Bern, then.") < text.index('{"city": "Bern"}')
+
+
+def test_ids_of_calls_are_shortened_for_templates_that_want_nine_letters() -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls %}{% if c.id | length != 9 %}{{ raise_exception('nine') }}"
+        "{% endif %}{{ c.id }} {% endfor %}{{ m.tool_call_id }} {% endfor %}"
+    )
+    assert of(source, several_calls()).split() == ["abcdef123", "abcdef124", "abcdef124", "abcdef123"]
+    first, second, *results = of(source, several_calls(("call_1", "abcdef124"))).split()
+    assert len(first) == 9 and first.isalnum() and second == "abcdef124" and results == [second, first]
+
+
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [

@@ -9,11 +9,19 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+/* Into which cache. Tiles have filled the first level themselves; elsewhere rows may wait there: two and eight tokens of
+ * Q4_0 from memory took 35 and 44 ps per weight with the second level and 24 and 38 with the first (Zen 5). */
+#if defined(__AMX_TILE__)
+#define FETCH_INTO _MM_HINT_T1
+#else
+#define FETCH_INTO _MM_HINT_T0
+#endif
+
 /* Where it stands, where it ends, and how many bytes a place in the unpacking of rows or in their products moves on. */
 struct stream { uintptr_t at, end, unpacking, multiplying; };
 
 static inline void fetch_on(struct stream *s, uintptr_t step) {
-    _mm_prefetch((const char *)s->at, _MM_HINT_T1);
+    _mm_prefetch((const char *)s->at, FETCH_INTO);
     s->at += step;
 }
 
@@ -24,7 +32,7 @@ static inline void fetch_line(struct stream *s) {
 
 /* What is left when the places were fewer than the lines. */
 static inline void fetch_rest(struct stream *s) {
-    for (; s->at < s->end; s->at += 64) _mm_prefetch((const char *)s->at, _MM_HINT_T1);
+    for (; s->at < s->end; s->at += 64) _mm_prefetch((const char *)s->at, FETCH_INTO);
 }
 
 /* How far to move at a place when `bytes` are shared out over so many of both kinds, and unpacking takes as long as

@@ -3,6 +3,7 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "cpu/cpuinfo.h"
 #include "cpu/float_env.h"
 #include "cpu/kernels.h"
 #include "quant/formats.h"
@@ -42,7 +43,7 @@ int ll_test_matmul(const char *level, int32_t type, const void *w, int32_t rows,
     const struct kernels *k = kernels_for(level);
     if (!k) return LL_EUNSUPPORTED; /* kernels_for() has said why */
     if (rows < 1 || n < 1) return fail(LL_EINVAL, "rows, n: expected at least 1, found %d and %d", rows, n);
-    struct activations a = {.n = n, .k = cols, .rows = group_rows(n), .ld = cols, .x = x};
+    struct activations a = {.n = n, .k = cols, .rows = group_rows(n), .ahead = cpu_read_ahead(), .ld = cols, .x = x};
     struct arena counted = {0};
     void *scratch;
     lay_out(&a, &scratch, k, &counted);

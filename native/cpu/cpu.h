@@ -24,6 +24,7 @@ struct cpu {
     ll_runner_config config;
     const struct model *model;
     struct kv_layout kv;
+    int32_t read_ahead;      /* cpu_read_ahead() */
     uint8_t *pool;           /* (n_blocks, kv.block_bytes) */
     uint64_t pool_bytes;
     uint8_t *memory;         /* one piece: everything below, and the work buffers */

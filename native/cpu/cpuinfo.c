@@ -149,6 +149,15 @@ const char *ll_cpu_features(void) {
     return text;
 }
 
+/* Measured for one token's products (docs/kernels.md): Sapphire Rapids reads most with 2 kB, Zen 5 with 8 kB. */
+int32_t cpu_read_ahead(void) {
+#if defined(__x86_64__)
+    uint32_t a, b, c, d;
+    if (__get_cpuid(0, &a, &b, &c, &d) && b == 0x68747541) return 8192; /* "Auth", of AuthenticAMD */
+#endif
+    return 2048;
+}
+
 /* ---- cores ---- */
 
 /* The quota of the group at `path` under `mount` in whole cores, rounded up; 0 when it has none. */

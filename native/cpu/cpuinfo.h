@@ -44,6 +44,9 @@ bool cpu_level_named(const char *name, enum cpu_level *out);
  * ll_cpu_level() then says "invalid", and ll_error() holds the reason. */
 int cpu_level_in_use(enum cpu_level *out);
 
+/* Bytes by which a long walk through memory tells the processor in advance what it will read. */
+int32_t cpu_read_ahead(void);
+
 /* Cores that this process may use: its affinity mask, and its control group's quota rounded up. At least 1. */
 int32_t cpu_count(void);
 /* The tightest quota, in whole cores, on the way from each group listed in the file `membership`

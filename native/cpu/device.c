@@ -59,6 +59,7 @@ static int configure(struct cpu *c, const struct ll_model *model, const ll_runne
     c->kernels = kernels_for(NULL);
     if (!c->kernels) return LL_EINVAL; /* kernels_for() has said why */
     c->row = c->kernels->row;
+    c->read_ahead = cpu_read_ahead();
     enum cpu_level level = CPU_SCALAR;
     TRY(cpu_level_in_use(&level));
     c->attend = attend_kernels_for(level, config->kv_type, m->head_dim);

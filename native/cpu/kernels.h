@@ -40,6 +40,7 @@ struct quants {
 struct activations {
     int32_t n, k;
     int32_t rows;         /* of a group: group_rows(n) */
+    int32_t ahead;        /* cpu_read_ahead() */
     int64_t ld;           /* floats from one token of x to the next */
     const float *x;       /* (n, ld) */
     struct quants blocks; /* of 32 columns */

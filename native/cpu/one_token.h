@@ -10,15 +10,12 @@
 #include "panel.h"
 #include "quant/formats.h"
 
-enum {
-    BATCH = 8,   /* supers whose sums are reduced together */
-    AHEAD = 2048 /* bytes by which reading is told of in advance */
-};
+enum { BATCH = 8 }; /* supers whose sums are reduced together */
 
 /* The processor's own prefetcher stops where a page ends. A prefetch beyond a mapping does nothing. */
-INLINE void prefetch(const uint8_t *p, int bytes) {
+INLINE void prefetch(const uint8_t *p, int32_t ahead, int bytes) {
     UNROLL for (int i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)((uintptr_t)p + AHEAD + (uintptr_t)i), _MM_HINT_T0);
+        _mm_prefetch((const char *)((uintptr_t)p + (uintptr_t)(ahead + i)), _MM_HINT_T0);
 }
 
 /* What a batch of a row's supers leaves: sums by lanes, and the halves that scale them. */
@@ -94,11 +91,11 @@ INLINE void store_some(float *out, vf acc, int32_t count) {
 INLINE bool has_minima(int32_t type) { return type == LL_Q4_K || type == LL_Q5_K; }
 
 /* `count` supers of a row, at most BATCH. */
-INLINE void batch_of_supers(int32_t type, int bytes, int count, const uint8_t *p, const int8_t *q,
+INLINE void batch_of_supers(int32_t type, int bytes, int count, int32_t ahead, const uint8_t *p, const int8_t *q,
                             const int16_t *q_sums, float *sums, float *mins) {
     struct batch batch = {0};
     UNROLL for (int b = 0; b < count; b++, p += bytes, q += 256, q_sums += SUPER_SUMS) {
-        prefetch(p, bytes);
+        prefetch(p, ahead, bytes);
         if (has_minima(type))
             super_4_5(type == LL_Q5_K, p, q, q_sums, &batch, b);
         else if (type == LL_Q6_K)
@@ -109,15 +106,15 @@ INLINE void batch_of_supers(int32_t type, int bytes, int count, const uint8_t *p
     scale_batch(has_minima(type), &batch, sums, mins);
 }
 
-INLINE void row_of_supers(int32_t type, int bytes, const uint8_t *row, const int8_t *q, const int16_t *q_sums,
-                          int32_t supers, float *sums, float *mins) {
-    int32_t first = 0;
-    for (; first + BATCH <= supers; first += BATCH)
-        batch_of_supers(type, bytes, BATCH, row + (int64_t)first * bytes, q + first * 256, q_sums + first * SUPER_SUMS,
-                        sums + first, mins + first);
-    if (first < supers)
-        batch_of_supers(type, bytes, supers - first, row + (int64_t)first * bytes, q + first * 256,
-                        q_sums + first * SUPER_SUMS, sums + first, mins + first);
+INLINE void row_of_supers(int32_t type, int bytes, const uint8_t *row, const int8_t *q, const struct activations *a,
+                          float *sums, float *mins) {
+    const int16_t *q_sums = a->supers.sums;
+    const float *end = sums + a->k / 256;
+    for (; sums + BATCH <= end; sums += BATCH, mins += BATCH) {
+        batch_of_supers(type, bytes, BATCH, a->ahead, row, q, q_sums, sums, mins);
+        row += BATCH * bytes, q += BATCH * 256, q_sums += BATCH * SUPER_SUMS;
+    }
+    if (sums < end) batch_of_supers(type, bytes, (int)(end - sums), a->ahead, row, q, q_sums, sums, mins);
 }
 
 INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row_bytes, int32_t rows,
@@ -129,8 +126,7 @@ INLINE void one_of_supers(int32_t type, int bytes, const uint8_t *w, int64_t row
     for (int32_t r = 0; r < rows; r += LANES) {
         int32_t here = rows - r < LANES ? rows - r : LANES;
         for (int32_t i = 0; i < here; i++)
-            row_of_supers(type, bytes, w + (r + i) * row_bytes, q, a->supers.sums, supers, sums + i * ld,
-                          mins + i * ld);
+            row_of_supers(type, bytes, w + (r + i) * row_bytes, q, a, sums + i * ld, mins + i * ld);
         store_some(out + r, add_in_order(&left, supers, a->supers.scale), here);
     }
 }
@@ -158,7 +154,7 @@ INLINE void one_of_blocks(int32_t type, int32_t bytes, const uint8_t *w, int64_t
     for (int32_t r = 0; r < rows; r += LANES) {
         int32_t here = rows - r < LANES ? rows - r : LANES;
         for (int32_t i = 0; i < here; i++)
-            row_of_blocks(type, w + (r + i) * row_bytes, bytes, q, terms, blocks, scales, sums + i * blocks);
+            row_of_blocks(type, bytes, w + (r + i) * row_bytes, q, a, terms, scales, sums + i * blocks);
         store_some(out + r, add_in_order(&left, blocks, a->blocks.scale), here);
     }
 }

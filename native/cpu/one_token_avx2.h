@@ -138,12 +138,13 @@ INLINE vi dot_32(int32_t type, const uint8_t *block, const int8_t *q) {
 }
 
 /* The scaled sums of a row's blocks. Scales are gathered before, so that no load waits for the small stores. */
-INLINE void row_of_blocks(int32_t type, const uint8_t *row, int32_t bytes, const int8_t *q, const union term *terms,
-                          int32_t blocks, uint16_t *scales, float *out) {
+INLINE void row_of_blocks(int32_t type, int32_t bytes, const uint8_t *row, const int8_t *q, const struct activations *a,
+                          const union term *terms, uint16_t *scales, float *out) {
+    int32_t blocks = a->k / 32;
     vi sums[BATCH];
     for (int32_t b = 0; b < blocks; b++) memcpy(&scales[b], row + b * bytes, sizeof *scales);
     for (int32_t b = 0; b < blocks; b += 8, row += 8 * bytes) {
-        prefetch(row, 8 * bytes);
+        prefetch(row, a->ahead, 8 * bytes);
         UNROLL for (int i = 0; i < BATCH; i++) sums[i] = dot_32(type, row + i * bytes, columns(q, b + i));
         vi isum = vi_add32(sum_registers(sums), load_32(terms + b));
         _mm256_storeu_ps(out + b, vf_mul(vf_of(isum), _mm256_cvtph_ps(load16(scales + b))));

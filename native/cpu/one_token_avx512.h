@@ -217,11 +217,12 @@ INLINE __m128i nibble_scales(const uint8_t *blocks) {
 
 /* The scaled sums of a row's blocks. Scales that are not chosen from registers are gathered before, so that no load
  * waits for the small stores. */
-INLINE void row_of_blocks(int32_t type, const uint8_t *row, int32_t bytes, const int8_t *q, const union term *terms,
-                          int32_t blocks, uint16_t *scales, float *out) {
+INLINE void row_of_blocks(int32_t type, int32_t bytes, const uint8_t *row, const int8_t *q, const struct activations *a,
+                          const union term *terms, uint16_t *scales, float *out) {
+    int32_t blocks = a->k / 32;
     for (int32_t b = 0; b < blocks && !is_nibbles(type); b++) memcpy(&scales[b], row + b * bytes, sizeof *scales);
     for (int32_t b = 0; b < blocks; b += 16, row += 16 * bytes) {
-        prefetch(row, 16 * bytes);
+        prefetch(row, a->ahead, 16 * bytes);
         vi isum = vi_add32(sixteen_of(type, bytes, row, q + 32 * b), _mm512_loadu_si512(terms + b));
         __m256i d = is_nibbles(type) ? _mm256_set_m128i(nibble_scales(row + 8 * bytes), nibble_scales(row))
                                      : _mm256_loadu_si256((const __m256i *)(scales + b));

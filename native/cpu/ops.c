@@ -117,6 +117,7 @@ static void prepare(struct input *in, const struct step *s) {
     in->out.generated = (struct activations){.n = generated,
                                              .k = in->k,
                                              .rows = group_rows(generated),
+                                             .ahead = c->read_ahead,
                                              .ld = in->k,
                                              .x = in->norm ? c->normed : in->x,
                                              .blocks = c->blocks,

@@ -9,8 +9,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-/* Into which cache. Tiles have filled the first level themselves; elsewhere rows may wait there: two and eight tokens of
- * Q4_0 from memory took 35 and 44 ps per weight with the second level and 24 and 38 with the first (Zen 5). */
+/* Into which cache. Tiles fill the first level themselves; elsewhere rows may wait there: two and eight tokens of Q4_0
+ * from memory took 35 and 44 ps per weight by way of the second level, 24 and 38 by the first (Zen 5). */
 #if defined(__AMX_TILE__)
 #define FETCH_INTO _MM_HINT_T1
 #else

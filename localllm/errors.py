@@ -8,6 +8,7 @@ LocalLLMError
 ├── MemoryLimitError                       LL_ENOMEM        503  memory that was asked for is not there
 ├── DeviceError                            LL_EDEVICE       503  the device failed, or there is none
 ├── TemplateError                                           400  a chat template cannot be rendered
+├── RendererError                                           503  the process that renders templates does not work
 ├── ClosedError                                             503  used after close()
 └── ForkError                                               500  used in a child process after fork()
 """
@@ -45,6 +46,10 @@ class DeviceError(LocalLLMError):
 
 class TemplateError(LocalLLMError):
     http_status = 400
+
+
+class RendererError(LocalLLMError):
+    http_status = 503
 
 
 class ClosedError(LocalLLMError):

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from localllm.server import wire
 from localllm.server.access_log import NOTES
 from localllm.server.job import Job, Piece
+from localllm.server.preparation import wait_for_leaving
 from localllm.server.service import Service
 
 JSON = [(b"content-type", b"application/json")]
@@ -89,8 +90,7 @@ def _notes(job: Job) -> dict[str, object]:
 
 async def _watch(receive: Receive, job: Job) -> None:
     """Ends the job when the client leaves."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await wait_for_leaving(receive)
     job.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -194,14 +195,16 @@ def test_a_model_file_that_is_replaced_or_deleted_does_not_matter(tiny: Path, tm
 def test_a_template_that_never_ends_harms_nobody(tmp_path: Path) -> None:
     loop = "{% for i in range(99999) %}"
     write_tiny(tmp_path / "bomb.gguf", chat_template=loop + loop + "{% endfor %}{% endfor %}")
-    with serving(tmp_path / "bomb.gguf") as server, ThreadPoolExecutor(1) as pool:
-        reply = pool.submit(server.post, "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+    with serving(tmp_path / "bomb.gguf") as server, ThreadPoolExecutor(4) as pool:
+        chat = {"messages": [{"role": "user", "content": "x"}]}
+        replies = [pool.submit(server.post, "/v1/chat/completions", chat) for _ in range(4)]
         slowest = 0.0
-        while not reply.done():
+        while not all(reply.done() for reply in replies):
             begun = time.monotonic()
             assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2}).status_code == 200
+            assert server.post("/tokenize", {"content": "x"}).status_code == 200
             slowest = max(slowest, time.monotonic() - begun)
-        assert reply.result().status_code == 400 and slowest < 2
+        assert [reply.result().status_code for reply in replies] == [400] * 4 and slowest < 1.5
 
 
 def test_memory_does_not_grow(tiny: Path) -> None:
@@ -223,10 +226,13 @@ def test_memory_does_not_grow(tiny: Path) -> None:
                 count += 3
             return count
 
-        def fill_caches(_: int) -> None:  # the tokenizer remembers 10,000 words in each thread
+        def fill_caches() -> None:  # the tokenizer remembers 10,000 words in each thread
             server.llm.tokenize(" ".join(str(rng.random()) for _ in range(12_000)))
 
-        list(server.service._threads.map(fill_caches, range(4)))
+        async def fill_all() -> None:
+            await asyncio.gather(*[server.service.lanes.prompts.run(fill_caches) for _ in range(4)])
+
+        asyncio.run(fill_all())
         run(time.monotonic() + max(3.0, seconds / 4))
         server.wait_until_idle()
         before, threads = used_memory()[0], threading.active_count()

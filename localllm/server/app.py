@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from localllm.errors import LocalLLMError
-from localllm.server.access_log import AccessLog
+from localllm.server.access_log import AccessLog, Lines
 from localllm.server.endpoints import Endpoints
 from localllm.server.guard import Guard
 from localllm.server.health import Health
@@ -23,7 +23,8 @@ from localllm.server.problems import Problem
 from localllm.server.service import Service
 
 
-def make_app(service: Service) -> ASGIApp:
+def make_app(service: Service, lines: Lines | None = None) -> ASGIApp:
+    """lines: where the access log goes."""
     endpoints, health, failed = Endpoints(service), Health(service), partial(_failed, service)
     routes = [
         Route("/v1/chat/completions", prepared(service, endpoints.chat), methods=["POST"]),
@@ -42,7 +43,7 @@ def make_app(service: Service) -> ASGIApp:
     app.router.redirect_slashes = False
     options = service.options
     guarded = Guard(app, options.api_key, options.allow_origin, any_host=not service.on_loopback)
-    return AccessLog(guarded, partial(print, flush=True)) if options.access_log else guarded
+    return guarded if lines is None else AccessLog(guarded, lines)
 
 
 async def _wrong_route(http: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -16,6 +17,7 @@ from types import FrameType
 import uvicorn
 
 from localllm.errors import LocalLLMError
+from localllm.server.access_log import Lines
 from localllm.server.app import make_app
 from localllm.server.protocol import MOST_HEAD, protocol_class
 from localllm.server.service import Service
@@ -38,14 +40,21 @@ def address_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _standard_output() -> int:
+    if sys.stdout is None:
+        raise LocalLLMError("--access-log needs the standard output, which is closed")
+    return sys.stdout.fileno()
+
+
 class Running(uvicorn.Server):
     """run() returns the exit code. on_drain is told how many answers are still being made."""
 
     def __init__(self, service: Service, on_drain: Callable[[int], None] = lambda count: None) -> None:
         self._service, self._on_drain = service, on_drain
         self.signals: list[int] = []
+        self._lines = Lines(_standard_output()) if service.options.access_log else None
         config = uvicorn.Config(
-            make_app(service),
+            make_app(service, self._lines),
             http=protocol_class(),
             ws="none",
             lifespan="off",
@@ -78,6 +87,8 @@ class Running(uvicorn.Server):
         finally:
             end.cancel()
             self._service.close()
+            if self._lines is not None:
+                self._lines.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

@@ -24,7 +24,7 @@ import pytest
 from localllm.errors import DeviceError
 from localllm.memory import used_memory
 from localllm.server.job import Choice
-from tests.server.live import Live, read_all, serving, wait_until
+from tests.server.live import Live, Process, read_all, serving, wait_until
 from tests.tiny_models import write_tiny
 
 LONG = {"prompt": "once upon a time", "max_tokens": 400, "ignore_eos": True, "seed": 1}
@@ -356,30 +356,6 @@ def test_metrics(server: Live) -> None:
     assert rose("prompt_tokens_total") == len(server.llm.tokenize(LONG["prompt"], add_special=True))
     assert after["localllm_running"] == after["localllm_queue"] == 0
     assert after['localllm_kv_blocks{state="free"}'] == server.llm.stats.blocks
-
-
-class Process:
-    """`localllm serve` as people start it."""
-
-    def __init__(self, path: Path | None, *arguments: str, command: list[str] | None = None) -> None:
-        usual = [sys.executable, "-m", "localllm", "serve", str(path), "--port", "0", "-t", "1", *arguments]
-        command = command or usual
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        self.said = ""
-        while "(Ctrl-C" not in self.said:
-            line = self.process.stderr.readline()
-            assert line, self.said
-            self.said += line
-        found = re.search(r"http://127.0.0.1:\d+", self.said)
-        assert found is not None
-        self.url = found[0]
-
-    def end(self, sig: int) -> tuple[int, str]:
-        """(exit code, standard output)."""
-        self.process.send_signal(sig)
-        out, self.err = self.process.communicate(timeout=60)
-        return self.process.returncode, out
 
 
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -22,7 +22,6 @@ class Lane:
         self._threads = [
             threading.Thread(target=self._work, name=f"localllm-{name}-{i}", daemon=True) for i in range(threads)
         ]
-        self._under_way: set[Future[Any]] = set()
         for thread in self._threads:
             thread.start()
 
@@ -31,10 +30,6 @@ class Lane:
         future: Future[T] = Future()
         self._tasks.put((future, partial(work, *arguments)))
         return await asyncio.wrap_future(future)
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._under_way)
 
     def close(self) -> None:
         """What waits is still done, and then the threads end."""
@@ -49,13 +44,10 @@ class Lane:
     def _do(self, future: Future[Any], work: Callable[[], Any]) -> None:
         if not future.set_running_or_notify_cancel():
             return
-        self._under_way.add(future)
         try:
             future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
-        finally:
-            self._under_way.discard(future)
 
 
 class Lanes:
@@ -68,13 +60,6 @@ class Lanes:
         self.tokenize = Lane("tokenize")  # texts that are no prompts, which no context bounds
         self.replies = Lane("replies")  # encoding large replies
 
-    def _all(self) -> list[Lane]:
-        return [self.bodies, self.prompts, self.chats, self.tokenize, self.replies]
-
-    @property
-    def busy(self) -> bool:
-        return any(lane.busy for lane in self._all())
-
     def close(self) -> None:
-        for lane in self._all():
+        for lane in (self.bodies, self.prompts, self.chats, self.tokenize, self.replies):
             lane.close()

@@ -1,7 +1,8 @@
 """The server's life: it listens, serves, and on a signal finishes what it has begun before it ends.
 
-SIGTERM and the first Ctrl-C drain: no connection is accepted any more, answers that are being made are finished, for at
-most `grace` seconds; then they end with an error. A second signal ends everything at once."""
+SIGTERM and the first Ctrl-C drain: no connection is accepted any more, and requests that have come are answered, for at
+most `grace` seconds; then, or at a second signal, they end with an error, and what is not sent LAST_SECONDS later is
+cut off."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from localllm.server.protocol import MOST_HEAD, protocol_class
 from localllm.server.service import Service
 
 CONNECTIONS = 512
+LAST_SECONDS = 1.0
 INTERRUPTED = 130
 
 
@@ -52,6 +54,7 @@ class Running(uvicorn.Server):
     def __init__(self, service: Service, on_drain: Callable[[int], None] = lambda count: None) -> None:
         self._service, self._on_drain = service, on_drain
         self.signals: list[int] = []
+        self._at_once = asyncio.Event()
         self._lines = Lines(_standard_output()) if service.options.access_log else None
         config = uvicorn.Config(
             make_app(service, self._lines),
@@ -65,7 +68,6 @@ class Running(uvicorn.Server):
             proxy_headers=False,
             limit_concurrency=CONNECTIONS,
             h11_max_incomplete_event_size=MOST_HEAD,
-            timeout_graceful_shutdown=int(service.options.grace) + 5,
         )
         super().__init__(config)
 
@@ -81,7 +83,7 @@ class Running(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.draining = True
         self._on_drain(self._service.open_choices)
-        end = asyncio.get_running_loop().call_later(self._service.options.grace, self._service.end_all)
+        end = asyncio.create_task(self._end_in_time())
         try:
             await super().shutdown(sockets)
         finally:
@@ -90,10 +92,19 @@ class Running(uvicorn.Server):
             if self._lines is not None:
                 self._lines.close()
 
+    async def _end_in_time(self) -> None:
+        """Ends what is left when the grace is over, or at a second signal."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._at_once.wait(), self._service.options.grace)
+        self._service.end_all()
+        await asyncio.sleep(LAST_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        self.force_exit = True
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
-            self.force_exit = True
-            self._service.end_all()
+            self._at_once.set()
         self.signals.append(sig)
         self.should_exit = True
 

@@ -95,3 +95,21 @@ def test_a_renderer_that_is_stopped_is_the_servers_fault(talking: Path, monkeypa
         assert refused.json()["error"]["param"] is None
         assert httpx.get(server.url + "/health").json()["last_failure"] == "renderer_failed"
         assert server.post("/v1/chat/completions", CHAT).status_code == 200
+
+
+def test_long_texts_to_tokenize_hold_up_no_large_body(talking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(talking) as server:
+        gate = Gate(server.llm.tokenize)
+        monkeypatch.setattr(server.llm, "tokenize", gate)
+        sock = ask(server, "/tokenize", {"content": "x" * 100_000})
+        wait_until(lambda: gate.calls == 1)
+        body = TEXT | {"user": "u" * 100_000}
+        assert httpx.post(server.url + "/v1/completions", json=body, timeout=10).status_code == 200
+        gate.open()
+        assert sock.recv(100).startswith(b"HTTP/1.1 200")
+        sock.close()
+
+
+def test_texts_to_tokenize_are_bounded(server: Live) -> None:
+    refused = server.post("/tokenize", {"content": "x" * ((4 << 20) + 1)})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "content"

@@ -9,6 +9,7 @@ LocalLLMError
 ├── DeviceError                            LL_EDEVICE       503  the device failed, or there is none
 ├── TemplateError                                           400  a chat template cannot be rendered
 ├── FormError                                               400  an answer cannot go on in the form it must have
+├── RendererError                                           503  the process that renders templates does not work
 ├── ClosedError                                             503  used after close()
 └── ForkError                                               500  used in a child process after fork()
 """
@@ -50,6 +51,10 @@ class TemplateError(LocalLLMError):
 
 class FormError(LocalLLMError):
     http_status = 400
+
+
+class RendererError(LocalLLMError):
+    http_status = 503
 
 
 class ClosedError(LocalLLMError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,35 +13,37 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from localllm.errors import LocalLLMError
-from localllm.server.access_log import AccessLog
+from localllm.server.access_log import AccessLog, Lines
 from localllm.server.endpoints import Endpoints
 from localllm.server.guard import Guard
 from localllm.server.health import Health
 from localllm.server.openapi import openapi
-from localllm.server.problems import Problem, as_problem
+from localllm.server.preparation import prepared
+from localllm.server.problems import Problem
 from localllm.server.service import Service
 
 
-def make_app(service: Service) -> ASGIApp:
-    endpoints, health = Endpoints(service), Health(service)
+def make_app(service: Service, lines: Lines | None = None) -> ASGIApp:
+    """lines: where the access log goes."""
+    endpoints, health, failed = Endpoints(service), Health(service), partial(_failed, service)
     routes = [
-        Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
-        Route("/v1/completions", endpoints.completions, methods=["POST"]),
+        Route("/v1/chat/completions", prepared(service, endpoints.chat), methods=["POST"]),
+        Route("/v1/completions", prepared(service, endpoints.completions), methods=["POST"]),
         Route("/v1/models", endpoints.models, methods=["GET"]),
         Route("/v1/models/{name:path}", endpoints.model, methods=["GET"]),
-        Route("/tokenize", endpoints.tokenize, methods=["POST"]),
-        Route("/detokenize", endpoints.detokenize, methods=["POST"]),
+        Route("/tokenize", prepared(service, endpoints.tokenize), methods=["POST"]),
+        Route("/detokenize", prepared(service, endpoints.detokenize), methods=["POST"]),
         Route("/health", health.health, methods=["GET"]),
         Route("/metrics", service.metrics.metrics, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
     ]
-    handlers = {HTTPException: _wrong_route, Problem: _failed, LocalLLMError: _failed, ClientDisconnect: _left,
-                Exception: _failed}  # fmt: skip
+    handlers: dict[Any, Any] = {HTTPException: _wrong_route, Problem: failed, LocalLLMError: failed,
+                                ClientDisconnect: _left, Exception: failed}  # fmt: skip
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     options = service.options
     guarded = Guard(app, options.api_key, options.allow_origin, any_host=not service.on_loopback)
-    return AccessLog(guarded, partial(print, flush=True)) if options.access_log else guarded
+    return guarded if lines is None else AccessLog(guarded, lines)
 
 
 async def _wrong_route(http: Request, error: Exception) -> Response:
@@ -51,8 +54,8 @@ async def _wrong_route(http: Request, error: Exception) -> Response:
     return _reply(Problem(error.status_code, said, code=code, headers=dict(error.headers or {})))
 
 
-async def _failed(http: Request, error: Exception) -> Response:
-    return _reply(as_problem(error))
+async def _failed(service: Service, http: Request, error: Exception) -> Response:
+    return _reply(error if isinstance(error, Problem) else service.problem(error))
 
 
 async def _left(http: Request, error: Exception) -> Response:

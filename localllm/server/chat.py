@@ -74,11 +74,12 @@ class ChatWords:
         chunk: wire.Chunk[wire.ChatChunkChoice] = wire.Chunk(identity, CHUNK, created, model, [], *told)
         return wire.event(chunk) + wire.DONE
 
-    def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes:
+    def whole(self, job: Job, pieces: Sequence[Piece]) -> list[bytes]:
         identity, created, model = self._head
-        choices = [self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces))]
-        reply = wire.Chunk(identity, "chat.completion", created, model, choices, wire.usage(job), wire.timings(job))
-        return wire.encode(reply)
+        choices = (self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces)))
+        told = wire.usage(job), wire.timings(job)
+        reply: wire.Chunk[wire.ChatChoice] = wire.Chunk(identity, "chat.completion", created, model, [], *told)
+        return wire.whole(reply, choices)
 
     def _event(self, piece: Piece) -> bytes:
         plain = self._plain.get(piece.choice)

@@ -34,9 +34,10 @@ class TextWords:
             return wire.DONE
         return wire.event(wire.Chunk(*self._head, [], wire.usage(job), wire.timings(job))) + wire.DONE
 
-    def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes:
-        choices = [self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces))]
-        return wire.encode(wire.Chunk(*self._head, choices, wire.usage(job), wire.timings(job)))
+    def whole(self, job: Job, pieces: Sequence[Piece]) -> list[bytes]:
+        choices = (self._choice(i, own) for i, own in enumerate(wire.by_choice(job, pieces)))
+        reply: wire.Chunk[wire.TextChoice] = wire.Chunk(*self._head, [], wire.usage(job), wire.timings(job))
+        return wire.whole(reply, choices)
 
     def _event(self, piece: Piece) -> bytes:
         if piece.finish or self._request.logprobs is not UNSET:

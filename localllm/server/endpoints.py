@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from msgspec import UNSET, Struct
@@ -13,7 +14,6 @@ from localllm.llm import Request as Prepared
 from localllm.messages import Message
 from localllm.params import SamplingParams
 from localllm.server import chat, requests, wire
-from localllm.server.body import read_body
 from localllm.server.completions import DEFAULT_MAX_TOKENS, TextWords
 from localllm.server.exchange import Exchange
 from localllm.server.guard import CLIENT
@@ -23,7 +23,8 @@ from localllm.server.reading import read
 from localllm.server.service import Service
 
 R = TypeVar("R", bound=Struct)
-INLINE = 64 << 10  # bytes of a body that is read at once
+T = TypeVar("T")
+INLINE = 64 << 10  # bytes of a body that is read in the event loop
 MOST_CHOICES = 128  # of one request: prompts times n
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "seed",
             "stop", "ignore_eos", "priority")  # fmt: skip
@@ -34,23 +35,24 @@ class Endpoints:
         self._service = service
         self._llm = service.llm
 
-    async def chat(self, http: Request) -> Exchange:
-        request = await self._read(http, requests.ChatRequest)
+    async def chat(self, http: Request, body: bytes) -> Exchange:
+        request = await self._read(body, requests.ChatRequest)
         chat.check(request)
         most = request.max_tokens if request.max_completion_tokens is UNSET else request.max_completion_tokens
         form = chat.form_of_answer(request)
         params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request), form)
         tools = chat.tools_of(request)
         template = self._llm.template_source
-        messages, variables = chat.conversation(request, template), chat.variables_of(request, template)
+        messages = await self._aside(body, chat.conversation, request, template)
+        variables = chat.variables_of(request, template)
         self._service.admit(request.n)
         prompt = await self._constrain(await self._prepare(messages, "messages", tools or None, variables), params)
         words = chat.ChatWords(self._service, request)
         return self._exchange(http, request, [prompt], params, words, chat.reader_of(request))
 
-    async def completions(self, http: Request) -> Exchange:
-        request = await self._read(http, requests.CompletionRequest)
-        prompts = requests.prompts_of(request)
+    async def completions(self, http: Request, body: bytes) -> Exchange:
+        request = await self._read(body, requests.CompletionRequest)
+        prompts = await self._aside(body, requests.prompts_of, request)
         if len(prompts) * request.n > MOST_CHOICES:
             raise invalid(f"{len(prompts)} prompts times n {request.n} are more than {MOST_CHOICES} answers", "prompt")
         logprobs = None if request.logprobs is UNSET else request.logprobs
@@ -67,37 +69,39 @@ class Endpoints:
         self._service.check_model(http.path_params["name"])
         return _json(self._model())
 
-    async def tokenize(self, http: Request) -> Response:
-        request = await self._read(http, requests.TokenizeRequest)
+    async def tokenize(self, http: Request, body: bytes) -> Response:
+        request = await self._read(body, requests.TokenizeRequest)
         arguments = (request.content, request.add_special, request.parse_special)
-        return _json(wire.Tokens(await self._service.aside_one_by_one(self._llm.tokenize, *arguments)))
+        return _json(wire.Tokens(await self._service.lanes.tokenize.run(self._llm.tokenize, *arguments)))
 
-    async def detokenize(self, http: Request) -> Response:
-        request = await self._read(http, requests.DetokenizeRequest)
+    async def detokenize(self, http: Request, body: bytes) -> Response:
+        request = await self._read(body, requests.DetokenizeRequest)
         self._check_ids(request.tokens, "tokens")
-        return _json(wire.Content(await self._service.aside_one_by_one(self._llm.detokenize, request.tokens)))
+        return _json(wire.Content(await self._service.lanes.tokenize.run(self._llm.detokenize, request.tokens)))
 
     def _model(self) -> wire.Model:
         llm = self._llm
         about = wire.AboutModel(llm.name, llm.context, llm.n_vocab, llm.plan.weight_bytes)
         return wire.Model(self._service.model_id, self._service.created, about)
 
-    async def _read(self, http: Request, kind: type[R]) -> R:
-        body = await read_body(http)
-        if len(body) < INLINE:
-            request = read(kind, body)
-        else:  # others' streams go on meanwhile
-            request = await self._service.aside_one_by_one(lambda: read(kind, body))
+    async def _read(self, body: bytes, kind: type[R]) -> R:
+        request: R = await self._aside(body, read, kind, body)
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
+
+    async def _aside(self, body: bytes, work: Callable[..., T], *arguments: Any) -> T:
+        """What a look at a request gives: at once where its body is small, else while others' streams go on."""
+        return work(*arguments) if len(body) < INLINE else await self._service.lanes.bodies.run(work, *arguments)
 
     async def _prepare(
         self, prompt: str | list[int] | list[Message], param: str, tools: Any = None, variables: Any = None
     ) -> Prepared:
         """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
         self._check_size(prompt, param)
+        lanes = self._service.lanes
+        lane = lanes.chats if param == "messages" else lanes.prompts
         try:
-            prepared = await self._service.aside(self._llm.prepare, prompt, tools, variables)
+            prepared = await lane.run(self._llm.prepare, prompt, tools, variables)
         except (InvalidArgument, TemplateError) as error:
             raise invalid(str(error), param) from None
         self._check_length(len(prepared.tokens), param)
@@ -106,7 +110,7 @@ class Endpoints:
 
     async def _constrain(self, prepared: Prepared, params: SamplingParams) -> Prepared:
         try:
-            return await self._service.aside(self._llm.constrain, prepared, params)
+            return await self._service.lanes.prompts.run(self._llm.constrain, prepared, params)
         except InvalidArgument as error:
             param = "tools" if str(error).startswith(("function", "calls")) else "response_format"
             raise invalid(f"{param}: {error}", param) from None

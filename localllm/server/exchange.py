@@ -14,9 +14,11 @@ from starlette.types import Receive, Scope, Send
 from localllm.server import wire
 from localllm.server.access_log import NOTES
 from localllm.server.job import Job, Piece
+from localllm.server.preparation import wait_for_leaving
 from localllm.server.service import Service
 
 JSON = [(b"content-type", b"application/json")]
+INLINE = 256  # tokens of a reply that is encoded in the event loop
 STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
           (b"x-accel-buffering", b"no")]  # fmt: skip
 
@@ -28,7 +30,7 @@ class Words(Protocol):
 
     def last(self, job: Job) -> bytes: ...
 
-    def whole(self, job: Job, pieces: Sequence[Piece]) -> bytes: ...
+    def whole(self, job: Job, pieces: Sequence[Piece]) -> list[bytes]: ...
 
 
 class Exchange:
@@ -60,10 +62,15 @@ class Exchange:
                 pieces += more
         except Exception as error:
             problem = self._service.problem(error)
-            await _send_whole(send, problem.status, problem.body)
+            await _send_whole(send, problem.status, [problem.body])
             return
-        if not job.closed:
-            await _send_whole(send, 200, self._words.whole(job, pieces))
+        if job.closed:
+            return
+        if len(pieces) < INLINE:
+            body = [b"".join(self._words.whole(job, pieces))]
+        else:
+            body = await self._service.lanes.replies.run(self._words.whole, job, pieces)
+        await _send_whole(send, 200, body)
 
     async def _tell_as_made(self, job: Job, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": STREAM})
@@ -89,12 +96,13 @@ def _notes(job: Job) -> dict[str, object]:
 
 async def _watch(receive: Receive, job: Job) -> None:
     """Ends the job when the client leaves."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await wait_for_leaving(receive)
     job.close()
 
 
-async def _send_whole(send: Send, status: int, body: bytes) -> None:
-    headers = [*JSON, (b"content-length", str(len(body)).encode())]
+async def _send_whole(send: Send, status: int, body: Sequence[bytes]) -> None:
+    headers = [*JSON, (b"content-length", str(sum(map(len, body))).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    for part in body[:-1]:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": body[-1]})

@@ -233,7 +233,7 @@ class CompletionRequest(_Generating, kw_only=True):
 
 
 class TokenizeRequest(_Strict):
-    content: str
+    content: Annotated[str, Meta(max_length=4 << 20)]  # which takes some seconds
     model: str | UnsetType = UNSET
     add_special: bool = False
     parse_special: bool = False

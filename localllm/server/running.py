@@ -1,7 +1,8 @@
 """The server's life: it listens, serves, and on a signal finishes what it has begun before it ends.
 
-SIGTERM and the first Ctrl-C drain: no connection is accepted any more, answers that are being made are finished, for at
-most `grace` seconds; then they end with an error. A second signal ends everything at once."""
+SIGTERM and the first Ctrl-C drain: no connection is accepted any more, and requests that have come are answered, for at
+most `grace` seconds; then, or at a second signal, they end with an error, and what is not sent LAST_SECONDS later is
+cut off."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -16,11 +18,13 @@ from types import FrameType
 import uvicorn
 
 from localllm.errors import LocalLLMError
+from localllm.server.access_log import Lines
 from localllm.server.app import make_app
 from localllm.server.protocol import MOST_HEAD, protocol_class
 from localllm.server.service import Service
 
 CONNECTIONS = 512
+LAST_SECONDS = 1.0
 INTERRUPTED = 130
 
 
@@ -38,14 +42,22 @@ def address_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _standard_output() -> int:
+    if sys.stdout is None:
+        raise LocalLLMError("--access-log needs the standard output, which is closed")
+    return sys.stdout.fileno()
+
+
 class Running(uvicorn.Server):
     """run() returns the exit code. on_drain is told how many answers are still being made."""
 
     def __init__(self, service: Service, on_drain: Callable[[int], None] = lambda count: None) -> None:
         self._service, self._on_drain = service, on_drain
         self.signals: list[int] = []
+        self._at_once = asyncio.Event()
+        self._lines = Lines(_standard_output()) if service.options.access_log else None
         config = uvicorn.Config(
-            make_app(service),
+            make_app(service, self._lines),
             http=protocol_class(),
             ws="none",
             lifespan="off",
@@ -56,7 +68,6 @@ class Running(uvicorn.Server):
             proxy_headers=False,
             limit_concurrency=CONNECTIONS,
             h11_max_incomplete_event_size=MOST_HEAD,
-            timeout_graceful_shutdown=int(service.options.grace) + 5,
         )
         super().__init__(config)
 
@@ -72,17 +83,28 @@ class Running(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.draining = True
         self._on_drain(self._service.open_choices)
-        end = asyncio.get_running_loop().call_later(self._service.options.grace, self._service.end_all)
+        end = asyncio.create_task(self._end_in_time())
         try:
             await super().shutdown(sockets)
         finally:
             end.cancel()
             self._service.close()
+            if self._lines is not None:
+                self._lines.close()
+
+    async def _end_in_time(self) -> None:
+        """Ends what is left when the grace is over, or at a second signal."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._at_once.wait(), self._service.options.grace)
+        self._service.end_all()
+        await asyncio.sleep(LAST_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        self.force_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
-            self.force_exit = True
-            self._service.end_all()
+            self._at_once.set()
         self.signals.append(sig)
         self.should_exit = True
 

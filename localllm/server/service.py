@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
 
 from localllm.errors import ClosedError, FileError, UnsupportedError
 from localllm.server.job import Job
+from localllm.server.lanes import Lanes
 from localllm.server.metrics import Metrics
 from localllm.server.problems import Problem, as_problem
 from localllm.server.turnover import Turnover
@@ -22,11 +20,9 @@ from localllm.server.turnover import Turnover
 if TYPE_CHECKING:
     from localllm.config import ServeOptions
     from localllm.llm import LLM
-
+    from localllm.server.preparation import Preparation
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
-TEXT_THREADS = 2  # each keeps the tokenizer's cache of words for itself
 
 
 def is_loopback(host: str) -> bool:
@@ -52,20 +48,11 @@ class Service:
         self.last_failure: str | None = None
         self.jobs: set[Job] = set()  # that clients wait for
         self.turnover = Turnover()
-        self._threads = ThreadPoolExecutor(TEXT_THREADS, "localllm-text")
-        self._patient = ThreadPoolExecutor(1, "localllm-patient")
-
-    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
-        """What may take a while, in another thread, so that streams go on meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-
-    async def aside_one_by_one(self, work: Callable[..., T], *arguments: Any) -> T:
-        """The same for what may take long and has no bound but a body's: it must not hold up prompts."""
-        return await asyncio.get_running_loop().run_in_executor(self._patient, work, *arguments)
+        self.preparations: set[Preparation] = set()  # requests whose answers have not begun
+        self.lanes = Lanes()
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._patient.shutdown(wait=False, cancel_futures=True)
+        self.lanes.close()
 
     @property
     def status(self) -> str:
@@ -104,8 +91,9 @@ class Service:
 
     def end_all(self, error: Exception | None = None) -> None:
         """Requests that are still going on end with an error."""
-        for job in list(self.jobs):
-            job.fail(error or ClosedError("the server is shutting down"))
+        going_on: list[Job | Preparation] = [*self.preparations, *self.jobs]
+        for request in going_on:
+            request.fail(error or ClosedError("the server is shutting down"))
 
     def check_file(self) -> None:
         """A file that was written to since it was mapped is another model, or none."""

@@ -1,21 +1,26 @@
 """Bodies of requests: JSON as RFC 8259 has it, and only that part of it which every reader understands alike.
 
-parse() refuses anything but UTF-8, NaN and Infinity, a name twice in one object, nesting deeper than 128. check(), for
-what is left when fields were dropped, refuses numbers beyond a double, integers that 64 bits do not hold, half of a
-surrogate pair; integers up to there are exact."""
+parse() refuses anything but UTF-8, NaN and Infinity, a name twice in one object, nesting deeper than 128, and more than
+half a million values: a body of few bytes a value would take many times its size as objects, and everybody's streams
+would stand still while they are made. check(), for what is left when fields were dropped, refuses numbers beyond a
+double, integers that 64 bits do not hold, half of a surrogate pair; integers up to there are exact."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
 from localllm.server.problems import Problem, invalid
 
 DEPTH = 128
+VALUES = 1 << 19  # items of arrays and objects: their commas and brackets are counted
+PIECE = 1 << 20  # bytes to look at in one call, during which no other thread gets a turn
 LEAST, LARGEST = -(2**63), 2**64 - 1
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.S)
+_MARK = re.compile(rb'[\[\]{},"]')
+_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.S)  # of a string, up to its end or a piece's
 # Without any of these in a body nothing can be wrong with its numbers and texts.
 _SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[0-9]{19}|[eE]\+?[0-9]{3}")
 
@@ -26,8 +31,7 @@ def parse(body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _bad(f"the body is not UTF-8 (byte {error.start})") from None
-    if _depth(body) > DEPTH:
-        raise _bad(f"the body is nested deeper than {DEPTH}")
+    _check_size(body)
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
     except json.JSONDecodeError as error:
@@ -73,22 +77,48 @@ def _bad(message: str) -> Problem:
     return invalid(message, code="invalid_json")
 
 
-def _depth(body: bytes) -> int:
-    """How deep it is nested, or any number up to DEPTH."""
-    if body.count(b"[") + body.count(b"{") <= DEPTH:
-        return 0
-    deepest = depth = 0
-    for bracket in re.findall(rb"[\[\]{}]", _STRING.sub(b"", body)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def _check_size(body: bytes) -> None:
+    """Refuses, before any of it is made, what would take long to make or is nested too deeply. What is no JSON may
+    pass: the parser will tell. It looks at a piece at a time, so that other threads get their turns."""
+    if body.count(b"[") + body.count(b"{") <= DEPTH and body.count(b",") < VALUES - DEPTH:
+        return
+    values, depth, at = 1, 0, 0
+    while at < len(body):
+        found = _MARK.search(body, at, at + PIECE)
+        if found is None:
+            at += PIECE
+            continue
+        at, mark = found.end(), found[0]
+        if mark == b'"':
+            at = _end_of_string(body, at)
+        elif mark in b"[{,":
+            values += 1
+            depth += mark != b","
+        else:
+            depth -= 1
+        if depth > DEPTH:
+            raise _bad(f"the body is nested deeper than {DEPTH}")
+        if values > VALUES:
+            raise Problem(413, f"the body has more than {VALUES} values", code="body_too_large")
+
+
+def _end_of_string(body: bytes, at: int) -> int:
+    """Where the string that has begun there is over."""
+    while at < len(body):
+        found = _REST.match(body, at, at + PIECE)
+        assert found is not None  # of nothing, at least
+        at = found.end()
+        if body[at : at + 1] == b'"':
+            return at + 1
+        if body[at : at + 1] == b"\\":  # what is escaped lies beyond the piece
+            at += 2
+    return at
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in value if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise invalid(f"{_shown(twice)} stands twice in one object", _shown(twice), "invalid_json")
     return value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType
@@ -191,6 +191,16 @@ class TextChoice(Struct):
     text: str
     logprobs: TextLogprobs | None = None
     finish_reason: str | None = None
+
+
+def whole(reply: Chunk[C], choices: Iterable[C]) -> list[bytes]:
+    """A reply with these choices, in pieces to be sent one after the other. `reply` itself has none: each is made and
+    encoded before the next, since a large one takes a while, and all of them more memory than the text they become."""
+    before, after = encode(reply).split(b'"choices":[]')  # no text has bare quotes
+    parts = [before + b'"choices":[']
+    for choice in choices:
+        parts.append(b"," * (len(parts) > 1) + encode(choice))
+    return [*parts, b"]" + after]
 
 
 def by_choice(job: Job, pieces: Sequence[Piece]) -> list[list[Piece]]:

@@ -5,7 +5,8 @@
 
 A template is code that comes with a model, so it runs in a sandbox in a child process (template_child.py), never here.
 One child serves all templates of this process. It is started by the first render, or earlier by prestart(); when a
-template breaks a limit it is killed, and the next render starts another.
+template breaks a limit it is killed, and the next render starts another. Where the child is at fault, not the template,
+as when somebody stops or kills it, the error is RendererError.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from localllm.errors import InvalidArgument, TemplateError
+from localllm.errors import InvalidArgument, RendererError, TemplateError
 
 MAX_SOURCE = 1 << 20
 MAX_REQUEST = 64 << 20
 START_SECONDS = 30.0
 RENDER_SECONDS = 2.0  # by the wall clock; processor time is bounded by the child itself
 STARVED_SECONDS = 1.0  # of processor time, more than any honest template needs: before that, a late child is starved
+PATIENCE_SECONDS = 10.0  # by the wall clock, for a starved child
 KEY = "tokenizer.chat_template"
 
 _STRFTIME = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')""")
@@ -108,7 +110,7 @@ class _Child:
         self._ready = False
 
     def prestart(self) -> None:
-        with self._lock, suppress(TemplateError):  # the first render tells what is wrong
+        with self._lock, suppress(RendererError):  # the first render tells what is wrong
             self._start()
 
     def render(self, body: bytes) -> str:
@@ -116,9 +118,10 @@ class _Child:
             try:
                 process = self._start()
                 if not self._ready:
-                    self._receive(process, START_SECONDS, "did not start")
+                    self._exchange(process, b"", START_SECONDS, START_SECONDS)
                     self._ready = True
-                answer = self._exchange(process, body)
+                message = len(body).to_bytes(4, "big") + body
+                answer = self._exchange(process, message, RENDER_SECONDS, PATIENCE_SECONDS)
             except BaseException:  # also KeyboardInterrupt: an answer left in the pipe would be the next one's
                 self._stop()
                 raise
@@ -135,14 +138,16 @@ class _Child:
         try:
             self._process = subprocess.Popen(
                 [sys.executable or "python3", "-I", "-S", str(program), *_library_folders()],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
                 env={}, cwd="/", start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise TemplateError(f"the process that renders chat templates cannot be started: {error}") from None
+            raise RendererError(f"the process that renders chat templates cannot be started: {error}") from None
         if self._owner != os.getpid():
             atexit.register(self._stop)
         self._owner, self._ready = os.getpid(), False
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         return self._process
 
     def _stop(self) -> None:
@@ -156,34 +161,47 @@ class _Child:
                 with suppress(OSError):
                     pipe.close()
 
-    def _exchange(self, process: subprocess.Popen[bytes], body: bytes) -> dict[str, Any]:
-        assert process.stdin is not None
-        begun = _processor_seconds(process.pid)
-        with suppress(BrokenPipeError):  # the answer, or its absence, says what happened
-            process.stdin.write(len(body).to_bytes(4, "big") + body)
-            process.stdin.flush()
-        return self._receive(process, RENDER_SECONDS, f"took more than {RENDER_SECONDS} s", begun + STARVED_SECONDS)
-
-    def _receive(
-        self, process: subprocess.Popen[bytes], seconds: float, late: str, enough: float = 0.0
-    ) -> dict[str, Any]:
-        """An answer, within so many seconds; on a busy machine, also until the child had `enough` processor time."""
-        assert process.stdout is not None
-        start = time.monotonic()
-        poller = select.poll()
+    def _exchange(self, process: subprocess.Popen[bytes], message: bytes, seconds: float, patience: float) -> Any:
+        """Its answer to a message, within so many seconds; where it had little processor time, with more patience."""
+        assert process.stdin is not None and process.stdout is not None
+        begun, start = _processor_seconds(process.pid), time.monotonic()
+        left, data, poller = memoryview(message), bytearray(), select.poll()
         poller.register(process.stdout, select.POLLIN)
-        data = bytearray()
+        if left:
+            poller.register(process.stdin, select.POLLOUT)
         while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
-            left = start + seconds - time.monotonic()
-            if poller.poll(max(0.05, left) * 1000):
+            passed = time.monotonic() - start
+            ready = dict(poller.poll(max(0.05, seconds - passed) * 1000))
+            if ready.get(process.stdin.fileno()):
+                left = _written(process.stdin.fileno(), left)
+                if not left:
+                    poller.unregister(process.stdin)
+            if ready.get(process.stdout.fileno()):
                 chunk = os.read(process.stdout.fileno(), 1 << 16)
                 if not chunk:
-                    raise TemplateError(f"the chat template {_ending(process.wait())}")
+                    raise _ended(process.wait())
                 data += chunk
-            elif _processor_seconds(process.pid) >= enough or -left > START_SECONDS:
-                raise TemplateError(f"the chat template {late}")
-        answer = json.loads(data[4:])
-        return answer if isinstance(answer, dict) else {}
+            if passed > seconds:
+                _check_patience(_processor_seconds(process.pid) >= begun + STARVED_SECONDS, passed > patience)
+        return json.loads(data[4:])
+
+
+def _written(pipe: int, data: memoryview) -> memoryview:
+    """What is left of it after a write that does not wait; nothing where the reader is gone, as its end will tell."""
+    try:
+        return data[os.write(pipe, data) :]
+    except BlockingIOError:
+        return data
+    except BrokenPipeError:
+        return data[len(data) :]
+
+
+def _check_patience(used_much: bool, over: bool) -> None:
+    """Raises what is wrong with a child that is late."""
+    if over:
+        raise RendererError("the process that renders chat templates does not answer")
+    if used_much:
+        raise TemplateError(f"the chat template took more than {RENDER_SECONDS} s")
 
 
 def _processor_seconds(process: int) -> float:
@@ -195,10 +213,14 @@ def _processor_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _ending(code: int) -> str:
+def _ended(code: int) -> TemplateError | RendererError:
+    """Why there is no answer from a child that has ended."""
     if code == -signal.SIGPROF:
-        return "took more than 2 s of processor time"
-    return f"ended its process ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+        return TemplateError("the chat template took more than 2 s of processor time")
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code in (-signal.SIGKILL, -signal.SIGTERM):  # no template can do this
+        return RendererError(f"the process that renders chat templates was ended by somebody ({how})")
+    return TemplateError(f"the chat template ended its process ({how})")
 
 
 def _library_folders() -> list[str]:
@@ -207,7 +229,7 @@ def _library_folders() -> list[str]:
     for name in ("jinja2", "markupsafe"):
         found = importlib.util.find_spec(name)
         if found is None or not found.submodule_search_locations:
-            raise TemplateError(f"chat templates need the Python package {name}, which is not installed")
+            raise RendererError(f"chat templates need the Python package {name}, which is not installed")
         folders.append(str(Path(found.submodule_search_locations[0]).resolve().parent))
     return list(dict.fromkeys(folders))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,3 +101,28 @@ def serving(path: Path, llm_options: dict[str, Any] | None = None, **options: An
             yield live
         finally:
             live.stop()
+
+
+class Process:
+    """`localllm serve` as people start it."""
+
+    def __init__(self, path: Path | None, *arguments: str, command: list[str] | None = None, **more: Any) -> None:
+        usual = [sys.executable, "-m", "localllm", "serve", str(path), "--port", "0", "-t", "1", *arguments]
+        command = command or usual
+        more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
+        self.process: subprocess.Popen[str] = subprocess.Popen(command, **more)
+        assert self.process.stderr is not None
+        self.said = ""
+        while "(Ctrl-C" not in self.said:
+            line = self.process.stderr.readline()
+            assert line, self.said
+            self.said += line
+        found = re.search(r"http://127.0.0.1:\d+", self.said)
+        assert found is not None
+        self.url = found[0]
+
+    def end(self, sig: int) -> tuple[int, str]:
+        """(exit code, standard output)."""
+        self.process.send_signal(sig)
+        out, self.err = self.process.communicate(timeout=60)
+        return self.process.returncode, out

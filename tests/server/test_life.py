@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import pytest
 from localllm.errors import DeviceError
 from localllm.memory import used_memory
 from localllm.server.job import Choice
-from tests.server.live import Live, read_all, serving, wait_until
+from tests.server.live import Live, Process, read_all, serving, wait_until
 from tests.tiny_models import write_tiny
 
 LONG = {"prompt": "once upon a time", "max_tokens": 400, "ignore_eos": True, "seed": 1}
@@ -44,47 +46,109 @@ def vanish(sock: socket.socket, how: str) -> None:
     sock.close()
 
 
+class Steps:
+    """A runner that makes one step for each ticket, or as many as it likes once it is let go. In front of a server's
+    own; what the steps give is not touched."""
+
+    def __init__(self, server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+        runner = server.llm._engine._runner
+        self._step, self._tickets, self._free = runner.step, threading.Semaphore(0), False
+        monkeypatch.setattr(runner, "step", self)
+
+    def __call__(self, rows: Any) -> Any:
+        if not self._free:
+            self._tickets.acquire()
+        return self._step(rows)
+
+    def allow(self, count: int) -> None:
+        self._tickets.release(count)
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
+        self._free = True
+        self._tickets.release()
+
+
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_frees_everything(server: Live, stream: bool, how: str) -> None:
-    before = server.llm.stats.generated_tokens
-    sock = server.connect()
-    sock.sendall(request("/v1/completions", LONG | {"stream": stream, "n": 3}))
-    wait_until(lambda: server.llm.stats.running == 3)
-    vanish(sock, how)
-    server.wait_until_idle()
-    assert server.llm.stats.generated_tokens - before < 3 * 390
+def test_a_client_that_leaves_frees_everything_within_one_step(
+    tiny: Path, stream: bool, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tiny) as server, Steps(server, monkeypatch) as steps:
+        sock = server.connect()
+        sock.sendall(request("/v1/completions", LONG | {"stream": stream, "n": 3}))
+        steps.allow(5)
+        wait_until(lambda: server.llm.stats.steps == 6 and server.llm.stats.running == 3)  # the sixth waits
+        assert server.llm.stats.blocks_free < server.llm.stats.blocks
+        if how == "half":
+            sock.shutdown(socket.SHUT_WR)
+        else:
+            vanish(sock, how)
+        wait_until(lambda: not server.service.jobs)
+        steps.allow(1)
+        server.wait_until_idle()
+        assert server.llm.stats.steps == 6
+        sock.close()
 
 
-def test_200_disconnects_leave_the_others_their_bits(tiny: Path) -> None:
-    """At every stage of a request, while 8 others are answered over and over; those must not notice."""
-    with serving(tiny, max_batch=64) as server:
-        bodies = [{"prompt": f"prompt {i} " * (i + 1), "max_tokens": 32, "seed": i, "logprobs": 1} for i in range(8)]
-        alone = [server.post("/v1/completions", body).json()["choices"] for body in bodies]
-        rng, stop = random.Random(7), threading.Event()
+class Reader(threading.Thread):
+    """A client that reads a stream to its end."""
 
-        def survive(i: int) -> int:
-            rounds = 0
-            while not stop.is_set() or not rounds:
-                reply = server.post("/v1/completions", bodies[i])
-                assert reply.json()["choices"] == alone[i]
-                rounds += 1
-            return rounds
+    def __init__(self, server: Live, body: dict[str, Any]) -> None:
+        super().__init__()
+        self._server, self._body = server, body
+        self.events: list[Any] = []
+        self.start()
 
-        def disturb(seed: int) -> None:
-            mine = random.Random(seed)
-            body = LONG | {"stream": mine.random() < 0.6, "prompt": "x y " * mine.randrange(1, 90), "seed": seed}
-            sock = server.connect()
-            sock.sendall(request("/v1/completions", body)[: mine.choice([-5, None, None, None, None])])
-            if mine.random() < 0.5:
-                time.sleep(mine.random() * 0.2)
-            vanish(sock, mine.choice(["close", "reset"]))
+    def run(self) -> None:
+        url = self._server.url + "/v1/completions"
+        with httpx.stream("POST", url, json=self._body, timeout=120) as reply:
+            lines = [line[6:] for line in reply.iter_lines() if line]
+        assert lines[-1] == "[DONE]"
+        self.events = [json.loads(line)["choices"] for line in lines[:-1]]
 
-        with ThreadPoolExecutor(8) as survivors, ThreadPoolExecutor(56) as noise:
-            rounds = [survivors.submit(survive, i) for i in range(8)]
-            list(noise.map(disturb, [rng.randrange(10**6) for _ in range(200)]))
-            stop.set()
-            assert all(future.result() for future in rounds)
+
+def test_200_disconnects_leave_the_others_their_bits(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 streams run at once: 8 that are read to their end, and 56 whose clients leave, again and again, each at some
+    step of its own. The eight get what they get alone, bit by bit."""
+    with serving(tiny, max_batch=64) as server, ExitStack() as stack:
+        bodies = [{"prompt": f"prompt {i} " * (i + 1), "max_tokens": 256, "ignore_eos": True, "seed": i, "logprobs": 2,
+                   "stream": True} for i in range(8)]  # fmt: skip
+        alone = [Reader(server, body) for body in bodies]
+        for reader in alone:
+            reader.join()
+        rng, cut, leaving = random.Random(7), 0, list[socket.socket]()
+        steps = stack.enter_context(Steps(server, monkeypatch))
+        survivors = [Reader(server, body) for body in bodies]
+        while cut < 200:
+            while len(leaving) < 56:
+                seed = len(leaving) + cut
+                body = LONG | {"stream": rng.random() < 0.7, "prompt": "x y " * rng.randrange(1, 90), "seed": seed}
+                leaving.append(server.connect())
+                leaving[-1].sendall(request("/v1/completions", body))
+            wait_until(lambda: len(server.service.jobs) == 64)
+            for _ in range(100):
+                if server.llm.stats.running < 64:
+                    steps.allow(1)
+                    time.sleep(0.01)
+            assert server.llm.stats.running == 64
+            for _ in range(20):
+                vanish(leaving.pop(rng.randrange(len(leaving))), rng.choice(["close", "reset"]))
+                cut += 1
+            steps.allow(2)
+            wait_until(lambda: len(server.service.jobs) == 44)
+        assert all(reader.is_alive() for reader in survivors)
+        steps.let_go()
+        for reader, before in zip(survivors, alone, strict=True):
+            reader.join(60)
+            assert len(reader.events) == 257 and reader.events == before.events
+        for sock in leaving:
+            sock.close()
         server.wait_until_idle()
 
 
@@ -194,17 +258,23 @@ def test_a_model_file_that_is_replaced_or_deleted_does_not_matter(tiny: Path, tm
 def test_a_template_that_never_ends_harms_nobody(tmp_path: Path) -> None:
     loop = "{% for i in range(99999) %}"
     write_tiny(tmp_path / "bomb.gguf", chat_template=loop + loop + "{% endfor %}{% endfor %}")
-    with serving(tmp_path / "bomb.gguf") as server, ThreadPoolExecutor(1) as pool:
-        reply = pool.submit(server.post, "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+    with serving(tmp_path / "bomb.gguf") as server, ThreadPoolExecutor(4) as pool:
+        chat = {"messages": [{"role": "user", "content": "x"}]}
+        replies = [pool.submit(server.post, "/v1/chat/completions", chat) for _ in range(4)]
         slowest = 0.0
-        while not reply.done():
+        while not all(reply.done() for reply in replies):
             begun = time.monotonic()
             assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2}).status_code == 200
+            assert server.post("/tokenize", {"content": "x"}).status_code == 200
             slowest = max(slowest, time.monotonic() - begun)
-        assert reply.result().status_code == 400 and slowest < 2
+        assert [reply.result().status_code for reply in replies] == [400] * 4 and slowest < 1.5
 
 
-def test_memory_does_not_grow(tiny: Path) -> None:
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_nothing_grows(tiny: Path) -> None:
     """Unique prompts, streams, logprobs, disconnects and refusals; LOCALLLM_SOAK_SECONDS makes it longer."""
     with serving(tiny) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         seconds = float(os.environ.get("LOCALLLM_SOAK_SECONDS", "6"))
@@ -223,18 +293,22 @@ def test_memory_does_not_grow(tiny: Path) -> None:
                 count += 3
             return count
 
-        def fill_caches(_: int) -> None:  # the tokenizer remembers 10,000 words in each thread
+        def fill_caches() -> None:  # the tokenizer remembers 10,000 words in each thread
             server.llm.tokenize(" ".join(str(rng.random()) for _ in range(12_000)))
 
-        list(server.service._threads.map(fill_caches, range(4)))
+        async def fill_all() -> None:
+            await asyncio.gather(*[server.service.lanes.prompts.run(fill_caches) for _ in range(4)])
+
+        asyncio.run(fill_all())
         run(time.monotonic() + max(3.0, seconds / 4))
         server.wait_until_idle()
-        before, threads = used_memory()[0], threading.active_count()
+        before, threads, files = used_memory()[0], threading.active_count(), open_files()
         count = run(time.monotonic() + seconds)
         server.wait_until_idle()
         grown = used_memory()[0] - before
         assert grown <= 2e6 + 1e6 * count / 1000, f"{grown} bytes more after {count} requests"
         assert threading.active_count() <= threads + 2
+        wait_until(lambda: open_files() <= files + 2)
 
 
 def test_a_defect_while_telling_ends_its_own_request_only(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,30 +426,6 @@ def test_metrics(server: Live) -> None:
     assert after['localllm_kv_blocks{state="free"}'] == server.llm.stats.blocks
 
 
-class Process:
-    """`localllm serve` as people start it."""
-
-    def __init__(self, path: Path | None, *arguments: str, command: list[str] | None = None) -> None:
-        usual = [sys.executable, "-m", "localllm", "serve", str(path), "--port", "0", "-t", "1", *arguments]
-        command = command or usual
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        self.said = ""
-        while "(Ctrl-C" not in self.said:
-            line = self.process.stderr.readline()
-            assert line, self.said
-            self.said += line
-        found = re.search(r"http://127.0.0.1:\d+", self.said)
-        assert found is not None
-        self.url = found[0]
-
-    def end(self, sig: int) -> tuple[int, str]:
-        """(exit code, standard output)."""
-        self.process.send_signal(sig)
-        out, self.err = self.process.communicate(timeout=60)
-        return self.process.returncode, out
-
-
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_finishes_what_was_begun(tiny: Path, sig: int, code: int) -> None:
     server = Process(tiny, "--access-log")
@@ -419,19 +469,38 @@ def test_a_model_file_that_is_lost_ends_answers_and_not_the_server(tmp_path: Pat
     assert f"large.gguf: was {'changed' if change == 'appended' else change}" in server.err
 
 
-def test_when_grace_is_over_streams_end_with_an_error(tiny: Path) -> None:
-    server = Process(tiny, "--grace", "0")
-    with httpx.stream(
-        "POST", server.url + "/v1/completions", json=LONG | {"stream": True, "n": 8}, timeout=60
-    ) as reply:
-        lines = reply.iter_lines()
-        next(lines)
-        begun = time.monotonic()
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose answers take seconds, and which takes long texts as prompts."""
+    file = tmp_path_factory.mktemp("slow") / "slow.gguf"
+    write_tiny(file, embd=256, ff=512, layers=4, heads=8, context=16384, never=(256, 257, 258))
+    return file
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_when_grace_is_over_or_at_a_second_signal_everything_ends(slow: Path, signals: int) -> None:
+    """A stream, an answer that is not streamed, a long text to tokenize and a body that does not come on."""
+    server = Process(slow, "--grace", "0.5" if signals == 1 else "60")
+    socks = []
+    for path, body in [("/v1/completions", LONG | {"stream": True, "max_tokens": 16000}),
+                       ("/v1/completions", LONG | {"max_tokens": 16000}),
+                       ("/tokenize", {"content": " ".join(map(str, range(600_000)))})]:  # fmt: skip
+        socks.append(socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=60))
+        socks[-1].sendall(request(path, body))
+    socks.append(socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=60))
+    socks[-1].sendall(request("/v1/completions", LONG)[:-5])
+    assert socks[0].recv(12) == b"HTTP/1.1 200"
+    begun = time.monotonic()
+    for _ in range(signals):
         server.process.send_signal(signal.SIGTERM)
-        rest = [line for line in lines if line]
-    assert rest[-1] == "data: [DONE]" and json.loads(rest[-2][6:])["error"]["code"] == "shutting_down"
-    assert server.process.wait(30) == 0 and time.monotonic() - begun < 20
-    server.process.communicate()
+        time.sleep(0.3)
+    answers = [read_all(sock) for sock in socks]
+    assert server.process.wait(30) == 0 and time.monotonic() - begun < 5
+    assert answers[0].rstrip(b"0\r\n").endswith(b"data: [DONE]")
+    for answer in answers:
+        assert answer.count(b'"code":"shutting_down"') == 1
+    assert all(answer.startswith(b"HTTP/1.1 503") for answer in answers[1:])
+    assert "Traceback" not in server.process.communicate()[1]
 
 
 def test_no_connection_is_made_to_anywhere(tmp_path: Path) -> None:

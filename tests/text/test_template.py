@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from localllm.errors import InvalidArgument, TemplateError
+from localllm.errors import InvalidArgument, RendererError, TemplateError
 from localllm.text import template as template_module
 from localllm.text.template import ChatTemplate, prestart
 from tests.conftest import shared_folder
@@ -335,6 +335,21 @@ def test_a_killed_child_is_replaced() -> None:
     assert of("{{ 3 }}") == "3"
     prestart()
     assert of("{{ 4 }}") == "4"
+
+
+@pytest.mark.parametrize("length", [1, 1 << 20])  # the second does not fit into a pipe
+def test_a_stopped_child_is_not_the_templates_fault(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_module, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(template_module, "RENDER_SECONDS", 0.1)
+    assert of("{{ 1 }}") == "1"
+    process = template_module._CHILD._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    with pytest.raises(RendererError, match="does not answer"):
+        of("{{ messages[0].content }}", [{"role": "user", "content": "x" * length}])
+    assert time.monotonic() - begun < 10
+    assert of("{{ 2 }}") == "2"
 
 
 def test_after_a_fork_each_process_has_its_own_child() -> None:

@@ -1,0 +1,65 @@
+"""Threads for what may take a while, a lane for each kind of work, so that streams go on and no kind waits for another.
+
+Work whose client has left before its turn is never begun. The threads are daemons: a process that ends does not wait
+for what they are at."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Lane:
+    def __init__(self, name: str, threads: int = 1) -> None:
+        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()  # None ends a thread
+        self._threads = [
+            threading.Thread(target=self._work, name=f"localllm-{name}-{i}", daemon=True) for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What the work gives. Cancelled before its turn, it is skipped; later, its result is."""
+        future: Future[T] = Future()
+        self._tasks.put((future, partial(work, *arguments)))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """What waits is still done, and then the threads end."""
+        for _ in self._threads:
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            self._do(*task)
+            del task  # an idle thread keeps nothing of its last work
+
+    def _do(self, future: Future[Any], work: Callable[[], Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+
+class Lanes:
+    """The kinds there are."""
+
+    def __init__(self) -> None:
+        self.bodies = Lane("bodies")  # reading large bodies
+        self.prompts = Lane("prompts", 2)  # encoding prompts, compiling what answers are held to
+        self.chats = Lane("chats")  # rendering conversations: one process renders, one at a time
+        self.tokenize = Lane("tokenize")  # texts that are no prompts, which no context bounds
+        self.replies = Lane("replies")  # encoding large replies
+
+    def close(self) -> None:
+        for lane in (self.bodies, self.prompts, self.chats, self.tokenize, self.replies):
+            lane.close()

@@ -264,7 +264,7 @@ class LLM:
 
     def constrain(self, request: Request, params: SamplingParams) -> Request:
         """The request with what its parameters hold the answer to, compiled. Any thread may do it."""
-        if not _has_form(params):
+        if not params.has_form:
             return self._constrain_calls(request)
         form = self._compiler.form(
             json_schema=params.json_schema,
@@ -406,7 +406,7 @@ class LLM:
             chosen = dataclasses.replace(params, **sampling)
         if chosen.grammar is not None and (chosen.json_schema is not None or chosen.calls):
             raise InvalidArgument("grammar cannot be given with json_schema or calls")
-        if chosen.ignore_eos and _has_form(chosen):
+        if chosen.ignore_eos and chosen.has_form:
             raise InvalidArgument("ignore_eos cannot be given with a form, whose end is the answer's")
         for token in chosen.logit_bias:
             if token >= self.n_vocab:
@@ -511,10 +511,6 @@ class _Shown(dict[int, bytes]):
         known = self._tokenizer is not None and token < self._tokenizer.n_vocab
         self[token] = self._tokenizer.shown_bytes(token, self._marks) if self._tokenizer and known else b""
         return self[token]
-
-
-def _has_form(params: SamplingParams) -> bool:
-    return params.json_schema is not None or params.grammar is not None or bool(params.calls)
 
 
 def _splitter(marks: Marks | None, prompt: str) -> Splitter:

@@ -66,6 +66,11 @@ class SamplingParams:
         self._check_bias()
         self._check_calls()
 
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer is held to anything."""
+        return self.json_schema is not None or self.grammar is not None or bool(self.calls)
+
     def _integer(self, name: str, low: int, high: int, optional: bool = False) -> None:
         value = getattr(self, name)
         if value is None and optional:

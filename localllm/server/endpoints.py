@@ -109,8 +109,10 @@ class Endpoints:
         return prepared
 
     async def _constrain(self, prepared: Prepared, params: SamplingParams) -> Prepared:
+        lanes = self._service.lanes
+        lane = lanes.forms if params.has_form or prepared.tools else lanes.prompts
         try:
-            return await self._service.lanes.prompts.run(self._llm.constrain, prepared, params)
+            return await lane.run(self._llm.constrain, prepared, params)
         except InvalidArgument as error:
             param = "tools" if str(error).startswith(("function", "calls")) else "response_format"
             raise invalid(f"{param}: {error}", param) from None

@@ -55,11 +55,12 @@ class Lanes:
 
     def __init__(self) -> None:
         self.bodies = Lane("bodies")  # reading large bodies
-        self.prompts = Lane("prompts", 2)  # encoding prompts, compiling what answers are held to
+        self.prompts = Lane("prompts", 2)  # encoding prompts
+        self.forms = Lane("forms")  # compiling what answers are held to: one process tries them, one at a time
         self.chats = Lane("chats")  # rendering conversations: one process renders, one at a time
         self.tokenize = Lane("tokenize")  # texts that are no prompts, which no context bounds
         self.replies = Lane("replies")  # encoding large replies
 
     def close(self) -> None:
-        for lane in (self.bodies, self.prompts, self.chats, self.tokenize, self.replies):
+        for lane in (self.bodies, self.prompts, self.forms, self.chats, self.tokenize, self.replies):
             lane.close()

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 
 from localllm.errors import (
+    ChildError,
     ClosedError,
     DeviceError,
     FormError,
     InvalidArgument,
     LocalLLMError,
     MemoryLimitError,
-    RendererError,
     TemplateError,
 )
 from localllm.server import wire
@@ -59,7 +59,7 @@ def invalid(message: str, param: str | None = None, code: str | None = "invalid_
 _TOLD = {
     ClosedError: (503, "the server is shutting down", "shutting_down"),
     DeviceError: (503, "the computation failed; the server's log says why", "device_error"),
-    RendererError: (503, "chat templates cannot be rendered now; the server's log says why", "renderer_failed"),
+    ChildError: (503, "chat templates cannot be rendered now; the server's log says why", "renderer_failed"),
     MemoryLimitError: (503, "there is not enough memory for this request", "out_of_memory"),
 }
 

@@ -6,11 +6,13 @@
 
 llguidance computes which tokens may come next. A mask fails closed: when the library gives up, no token is allowed, and
 the request ends with an error rather than with an answer of another form. What cannot be begun, or would take long in
-every step, is refused when it is compiled.
+every step, is refused when it is compiled; what takes too long or too much memory to compile is found out in a child
+process (form_child.py).
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from localllm.errors import InvalidArgument
 from localllm.params import Grammar
 from localllm.text import forms, harmony, schemas
+from localllm.text.child import Child
 from localllm.text.reasoning import Splitter
 from localllm.text.tokenizer import Tokenizer
 from localllm.text.tools import answer_or_calls, arguments_schema, call_schema, function_of
@@ -108,6 +111,7 @@ class Compiler:
     def _compile(self, source: str) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
+        _CHILD.ask(json.dumps({"source": source, "limits": _LIMITS}).encode())
         if self._vocabulary is None:
             self._vocabulary = _vocabulary(self._tokenizer, self._n_vocab)
         matcher = LLMatcher(self._vocabulary, source, log_level=0, limits=LLParserLimits(**_LIMITS))
@@ -226,6 +230,13 @@ def _told(error: str) -> str:
 
 def _first_line(error: str) -> str:
     return error.strip().partition("\n")[0][:200]
+
+
+def _failed(how: str) -> InvalidArgument:
+    return InvalidArgument(f"the form is too large (to compile it {how})")
+
+
+_CHILD = Child("form_child.py", ("llguidance",), "tries out the forms of answers", _failed)
 
 
 class _Words:

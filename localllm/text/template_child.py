@@ -1,22 +1,16 @@
 """The program of the child process that renders chat templates: `python -I -S template_child.py FOLDER...`.
 
-A chat template is code from the internet. Here it runs in jinja2's sandbox, in a process that has no environment, may
-open no file or socket, start no process, and has bounds on memory and processor time; the parent guards the wall clock.
-FOLDERs are where jinja2 and markupsafe are installed. This file imports them and the standard library, nothing else.
-
-Messages on standard input and output are JSON after a length of four bytes, big-endian. First comes {"ready": true};
-then each {"source", "variables", "now", "dates"} is answered by {"text"} or {"error"}. The end of the input ends it.
+A chat template is code from the internet. Here it runs in jinja2's sandbox, under the bounds of limited.py, which also
+says how messages come. FOLDERs are where jinja2, markupsafe and localllm are installed; nothing else is imported but
+the standard library. Each {"source", "variables", "now", "dates"} is answered by {"text"} or {"error"}.
 
 Whatever transformers' apply_chat_template renders is rendered to the same bytes. Only where that fails are the messages
 adapted (`ADAPTATIONS`), by as few changes as let the template succeed; or where it would leave out a call.
 """
 
 import json
-import resource
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from importlib import import_module
@@ -31,8 +25,8 @@ import jinja2.parser  # noqa: E402
 import jinja2.sandbox  # noqa: E402
 import jinja2.utils  # noqa: E402
 
-CPU_SECONDS = 2
-EXTRA_MEMORY = 256 << 20
+from localllm.text.limited import EXTRA_MEMORY, serve  # noqa: E402
+
 MAX_TEXT = 4 << 20
 MAX_SENTENCE = 500
 # What jinja2 and Python import only when it is needed, which is when this process may open no file any more.
@@ -341,41 +335,10 @@ def _sentence(error: Exception) -> str:
     return text if len(text) <= MAX_SENTENCE else text[:MAX_SENTENCE] + "..."
 
 
-def _limit_for_good() -> None:
-    """Bounds that hold as long as this process lives. Memory is bounded where the system tells how much is used."""
-    bounds = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: 3, resource.RLIMIT_NPROC: 0}
-    with suppress(FileNotFoundError), open("/proc/self/statm") as statm:
-        bounds[resource.RLIMIT_AS] = int(statm.read().split()[0]) * resource.getpagesize() + EXTRA_MEMORY
-    for what, amount in bounds.items():
-        resource.setrlimit(what, (amount, amount))
-
-
-def _allow_seconds() -> None:
-    """The system kills this process when it has used so much more processor time from now on.
-
-    A timer, not RLIMIT_CPU raised to the time used plus this: Linux checks that limit against a count of clock ticks,
-    which drifts away from the time that it reports as used, and after some thousand renders kills honest ones.
-    """
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-
-
-def _write(answer: dict[str, Any]) -> None:
-    body = json.dumps(answer).encode()
-    sys.stdout.buffer.write(len(body).to_bytes(4, "big") + body)
-    sys.stdout.buffer.flush()
-
-
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in LATE_IMPORTS:
         import_module(name)
-    renderer = Renderer()
-    _limit_for_good()
-    _write({"ready": True})
-    while len(head := sys.stdin.buffer.read(4)) == 4:
-        _allow_seconds()
-        request = json.loads(sys.stdin.buffer.read(int.from_bytes(head, "big")))
-        _write(renderer.answer(request))
+    serve(Renderer().answer)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ PLAIN = {"prompt": "hello", "max_tokens": 2, "seed": 1}
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits of time are the same code at a tenth of the time."""
-    monkeypatch.setattr("localllm.text.template.RENDER_SECONDS", 0.2)
-    monkeypatch.setattr("localllm.text.template.STARVED_SECONDS", 0.1)
+    monkeypatch.setattr("localllm.text.child.WORK_SECONDS", 0.2)
+    monkeypatch.setattr("localllm.text.child.STARVED_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from localllm.text import template
+from localllm.text import child, template
 from tests.server.live import Live, serving, wait_until
 from tests.tiny_models import CHATML, write_tiny
 
@@ -83,11 +83,11 @@ def test_rendering_holds_up_nothing_else(
 
 
 def test_a_renderer_that_is_stopped_is_the_servers_fault(talking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(template, "RENDER_SECONDS", 0.1)
+    monkeypatch.setattr(child, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(child, "WORK_SECONDS", 0.1)
     with serving(talking) as server:
         assert server.post("/v1/chat/completions", CHAT).status_code == 200
-        process = template._CHILD._process
+        process = template._CHILD.process
         assert process is not None
         process.send_signal(signal.SIGSTOP)
         refused = server.post("/v1/chat/completions", CHAT)

@@ -15,6 +15,7 @@ import pytest
 
 from localllm.bundled import demo_model_path
 from localllm.errors import InvalidArgument
+from localllm.memory import used_memory
 from localllm.params import Grammar
 from localllm.text.constraint import CallGuard, Compiler, Constraint
 from localllm.text.reasoning import FAMILIES, ReasoningSplitter
@@ -305,6 +306,30 @@ def test_large_forms_are_held_and_quick(vocabulary: tuple[Tokenizer, Compiler], 
             break
         mask.accept(rng.choice(going))
     assert sorted(took)[len(took) // 2] < 0.02  # some milliseconds at most; what it held up took a second
+
+
+def patterns(n: int) -> dict[str, Any]:
+    """That must all hold: llguidance takes 1 s and 300 MB for twenty, a minute and 4 GB for twenty-four."""
+    return {"type": "string", "allOf": [{"pattern": f"a{i}"} for i in range(n)]}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"json_schema": patterns(24)},
+        {"json_schema": {"patternProperties": {f"a{i}": {} for i in range(60)}, "type": "object"}},
+        {"grammar": "start: " + " & ".join(f"/(?s:.*)a{i}(?s:.*)/" for i in range(24))},
+    ],
+)
+def test_a_form_that_is_endless_to_compile_is_refused_in_time(given: dict[str, Any]) -> None:
+    tokenizer = Tokenizer.from_gguf(demo_model_path())
+    compiler = Compiler(tokenizer, tokenizer.n_vocab)
+    before, begun = used_memory()[0], time.monotonic()
+    with pytest.raises(InvalidArgument):
+        compiler.form(**given)
+    assert time.monotonic() - begun < 20 and used_memory()[0] - before < 100 << 20
+    mask = compiler.form(json_schema=patterns(2))()
+    assert len(allowed(mask, tokenizer.n_vocab))
 
 
 def test_a_schema_nested_deeply_is_refused() -> None:

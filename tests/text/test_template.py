@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from localllm.errors import InvalidArgument, RendererError, TemplateError
+from localllm.errors import ChildError, InvalidArgument, TemplateError
+from localllm.text import child as child_module
 from localllm.text import template as template_module
 from localllm.text.template import ChatTemplate, prestart
 from tests.conftest import shared_folder
@@ -295,7 +296,7 @@ def test_the_child_sees_nothing_of_ours_and_dies_with_us() -> None:
         "import os, signal, sys, time\n"
         "from localllm.text import template\n"
         "template.prestart()\n"
-        "print(template.ChatTemplate('{{ 1 }}').render([]), template._CHILD._process.pid, flush=True)\n"
+        "print(template.ChatTemplate('{{ 1 }}').render([]), template._CHILD.process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     environment = {**os.environ, "SECRET_OF_PARENT": "x"}
@@ -326,7 +327,7 @@ def alive(process: int) -> bool:
 
 def test_a_killed_child_is_replaced() -> None:
     assert of("{{ 1 }}") == "1"
-    process = template_module._CHILD._process
+    process = template_module._CHILD.process
     assert process is not None
     process.send_signal(signal.SIGINT)  # ignored
     assert of("{{ 2 }}") == "2"
@@ -339,14 +340,14 @@ def test_a_killed_child_is_replaced() -> None:
 
 @pytest.mark.parametrize("length", [1, 1 << 20])  # the second does not fit into a pipe
 def test_a_stopped_child_is_not_the_templates_fault(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_module, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(template_module, "RENDER_SECONDS", 0.1)
+    monkeypatch.setattr(child_module, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(child_module, "WORK_SECONDS", 0.1)
     assert of("{{ 1 }}") == "1"
-    process = template_module._CHILD._process
+    process = template_module._CHILD.process
     assert process is not None
     process.send_signal(signal.SIGSTOP)
     begun = time.monotonic()
-    with pytest.raises(RendererError, match="does not answer"):
+    with pytest.raises(ChildError, match="does not answer"):
         of("{{ messages[0].content }}", [{"role": "user", "content": "x" * length}])
     assert time.monotonic() - begun < 10
     assert of("{{ 2 }}") == "2"

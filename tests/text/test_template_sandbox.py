@@ -8,6 +8,7 @@ import pytest
 
 from localllm.errors import TemplateError
 from localllm.text import template as template_module
+from localllm.text.child import processor_seconds
 from localllm.text.template import MAX_SOURCE, ChatTemplate
 
 SECONDS = 2.5  # where a processor is free for the child
@@ -152,16 +153,16 @@ def test_the_text_may_be_long() -> None:
 def test_many_renders_use_more_than_one_limit_of_time() -> None:
     """The limit is each render's own: a child that lives long is not killed for its age."""
     works()
-    child = template_module._CHILD._process
+    child = template_module._CHILD.process
     busy = ChatTemplate("{% for i in range(9999) %}{% set x = i | string | upper %}{% endfor %}")
-    while template_module._processor_seconds(child.pid if child else 0) < 3.0:
+    while processor_seconds(child.pid if child else 0) < 3.0:
         busy.render(MESSAGES)
-    assert template_module._CHILD._process is child
+    assert template_module._CHILD.process is child
 
 
 def test_the_limits_of_the_child() -> None:
     works()
-    process = template_module._CHILD._process
+    process = template_module._CHILD.process
     assert process is not None
     limits = Path(f"/proc/{process.pid}/limits").read_text()
     rows = {line[:26].strip(): line[26:].split()[:2] for line in limits.splitlines()[1:]}

@@ -125,18 +125,7 @@ CORES(SUPER_CORE, halves_cores_3, true, false, true, SPAN_5_BITS)
 CORES(SUPER_CORE, halves_cores_6, true, false, true, SPAN_6_BITS)
 CORES(SUPER_CORE, halves_min_cores_2, true, true, true, SPAN_5_BITS)
 
-#define MATMUL matmul_lanes
-#define ONE(type) one_##type
-#define UNPACK(type) NULL
-#include "product_table.h"
-
-static const struct kernels table = {
-    .name = "avx2",
-    .scratch = scratch,
-    .quantize_blocks = quantize_blocks,
-    .quantize_supers = quantize_supers,
-    .row = &row_kernels_avx2,
-    .matmul = PRODUCTS,
-};
-
-const struct kernels *kernels_avx2(void) { return &table; }
+#define KERNELS kernels_avx2
+#define LEVEL "avx2"
+#define ROWS row_kernels_avx2
+#include "lanes_table.h"

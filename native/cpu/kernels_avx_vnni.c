@@ -2,18 +2,7 @@
 #include "one_token.h"
 #include "vnni.h"
 
-#define MATMUL matmul_lanes
-#define ONE(type) one_##type
-#define UNPACK(type) NULL
-#include "product_table.h"
-
-static const struct kernels table = {
-    .name = "avx2",
-    .scratch = scratch,
-    .quantize_blocks = quantize_blocks,
-    .quantize_supers = quantize_supers,
-    .row = &row_kernels_avx2,
-    .matmul = PRODUCTS,
-};
-
-const struct kernels *kernels_avx_vnni(void) { return &table; }
+#define KERNELS kernels_avx_vnni
+#define LEVEL "avx2"
+#define ROWS row_kernels_avx2
+#include "lanes_table.h"

@@ -6,6 +6,7 @@ A value is checked where its object is made.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -63,6 +64,8 @@ def _check_value(name: str, known: Option, value: Any) -> None:
         raise InvalidArgument(f"{name} must be one of {', '.join(known.choices)}, not {value!r}")
     if not isinstance(value, int | float):
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidArgument(f"{name} must be a finite number, not {value!r}")
     low = known.least is not None and value < known.least
     if low or (known.most is not None and value > known.most):
         bounds = f"at least {known.least}" if known.most is None else f"from {known.least} to {known.most}"
@@ -201,7 +204,8 @@ class ServeOptions:
     max_queue: int = option(256, "most requests that wait; beyond them the answer is 429", int, metavar="N", least=0)
     kv_memory: int | None = _kv_memory()
     access_log: bool = option(False, "print a line of JSON for each request, on standard output", bool)
-    grace: float = option(30.0, "seconds that answers get to finish when the server ends", float, metavar="S", least=0)
+    grace: float = option(30.0, "seconds that answers get to finish when the server ends", float, metavar="S", least=0,
+                          most=604800)  # fmt: skip
     chat_template: str | None = option(None, "jinja2 file to use in place of the model's template", metavar="FILE")
 
     def __post_init__(self) -> None:

@@ -25,6 +25,8 @@ def test_values_that_are_allowed() -> None:
         ("device", None, "type str"),
         ("kv_memory", 0, "at least 1"),
         ("prefix_cache", "yes", "type bool"),
+        ("step_seconds", float("nan"), "finite"),
+        ("step_seconds", float("inf"), "finite"),
     ],
 )
 def test_values_that_are_not(field: str, value: object, sentence: str) -> None:

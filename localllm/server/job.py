@@ -16,11 +16,15 @@ from localllm.engine.engine import Receiver
 from localllm.engine.sequence import Sampled
 from localllm.errors import ClosedError, DeviceError
 from localllm.params import SamplingParams
+from localllm.server.problems import Problem
 from localllm.text.tools import Call, CallReader
 
 if TYPE_CHECKING:
     from localllm.generation import Answer
     from localllm.llm import LLM, Request
+
+
+MOST_UNREAD = 1 << 20  # bytes of an answer whose client does not read; sockets hold some more
 
 
 @dataclass(slots=True)
@@ -33,6 +37,11 @@ class Piece:
     reasoning: str = ""
     calls: Sequence[Call] = ()
     finish: str = ""
+
+
+def weight(sampled: Sampled | None) -> int:
+    """About how many bytes a piece takes while it waits, and as an event."""
+    return 256 if sampled is None else 256 + 96 * len(sampled.top)
 
 
 class Meter(Protocol):
@@ -141,6 +150,7 @@ class Job:
         self.error: Exception | None = None
         self.closed = False
         self._pieces: list[Piece] = []
+        self._unread = 0  # bytes that came while the reader was sending
         self._reader: asyncio.Future[None] | None = None  # while one waits
         self._some_end = self._told_end = False
         self.choices: list[Choice] = []
@@ -154,6 +164,12 @@ class Job:
             raise
 
     def put(self, piece: Piece) -> None:
+        if self._reader is None:  # it waits for the client to take what it has sent
+            self._unread += weight(piece.sampled)
+            if self._unread > MOST_UNREAD:
+                self.fail(Problem(408, "the client does not take its answer", code="unread_answer"))
+                self._pieces.clear()
+                return
         self._pieces.append(piece)
         if piece.finish:
             self._some_end = True
@@ -189,6 +205,7 @@ class Job:
         while not (self._pieces or self.error or self.closed or self._told_end):
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
+            self._reader, self._unread = None, 0
         if self.error is not None:
             raise self.error
         if self.closed:

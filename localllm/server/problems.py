@@ -1,11 +1,9 @@
 """What a client is told when its request cannot be served: OpenAI's error object, with a status.
 
 Only what concerns the request is told. Of anything else, such as a failing device, the client learns that it happened;
-the log has the rest."""
+the log has the rest (Service.problem writes it)."""
 
 from __future__ import annotations
-
-import logging
 
 from localllm.errors import (
     ClosedError,
@@ -17,8 +15,6 @@ from localllm.errors import (
     TemplateError,
 )
 from localllm.server import wire
-
-_log = logging.getLogger(__name__)
 
 
 class Problem(Exception):  # noqa: N818 - it is told, and most are no errors of ours
@@ -76,5 +72,4 @@ def as_problem(error: Exception, param: str | None = None) -> Problem:
             return Problem(status, message, code=code)
     if isinstance(error, LocalLLMError) and error.http_status < 500:
         return Problem(error.http_status, str(error), param=param)
-    _log.error("a request failed: %s", error, exc_info=error)
     return Problem(500, "the server failed to handle this request; its log says why", code="internal_error")

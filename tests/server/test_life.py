@@ -210,13 +210,36 @@ def test_a_row_that_is_not_finite_ends_its_own_request(tiny: Path, monkeypatch: 
         assert httpx.get(server.url + "/health").json()["last_failure"] == "device_error"
 
 
-def test_an_engine_that_has_died_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_has_died_is_told(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(tiny) as server:
-        monkeypatch.setattr(server.llm._engine._scheduler, "schedule", lambda budget: 1 // 0)
-        for _ in range(2):
-            assert server.post("/v1/completions", LONG).status_code == 503
+        monkeypatch.setattr(server.llm._engine._scheduler, "schedule", lambda budget, prompts: 1 // 0)
+        for _ in range(3):
+            reply = server.post("/v1/completions", LONG)
+            assert reply.status_code == 503 and reply.json()["error"]["code"] == "engine_failed"
         health = httpx.get(server.url + "/health")
         assert health.status_code == 503 and health.json()["status"] == "failed"
+        assert caplog.text.count("ZeroDivisionError: ") == 1 and "the engine has stopped" in caplog.text
+
+
+def test_the_log_says_why_a_step_failed(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for all the answers that were in it."""
+    with serving(tiny) as server, ThreadPoolExecutor(3) as pool:
+        gate, runner = threading.Event(), server.llm._engine._runner
+
+        def failing(rows: Any) -> Any:
+            gate.wait(20)
+            raise DeviceError("the wire came off")
+
+        monkeypatch.setattr(runner, "step", failing)
+        replies = [pool.submit(server.post, "/v1/completions", LONG | {"n": 4}) for _ in range(3)]
+        wait_until(lambda: server.service.open_choices == 12)
+        gate.set()
+        assert {reply.result().json()["error"]["code"] for reply in replies} == {"device_error"}
+        assert 1 <= caplog.text.count("the wire came off") <= 2  # the first step may have had some of them only
 
 
 def test_a_model_file_that_is_written_to_ends_the_service(tiny: Path, tmp_path: Path) -> None:

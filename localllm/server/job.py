@@ -16,7 +16,6 @@ from localllm.engine.engine import Receiver
 from localllm.engine.sequence import Sampled
 from localllm.errors import ClosedError, DeviceError
 from localllm.params import SamplingParams
-from localllm.server.problems import Problem
 from localllm.text.tools import Call, CallReader
 
 if TYPE_CHECKING:
@@ -37,6 +36,10 @@ class Piece:
     reasoning: str = ""
     calls: Sequence[Call] = ()
     finish: str = ""
+
+
+class UnreadAnswer(Exception):  # noqa: N818 - it is told to a client, as a Problem
+    """Ends an answer whose client does not take it."""
 
 
 def weight(sampled: Sampled | None) -> int:
@@ -167,7 +170,7 @@ class Job:
         if self._reader is None:  # it waits for the client to take what it has sent
             self._unread += weight(piece.sampled)
             if self._unread > MOST_UNREAD:
-                self.fail(Problem(408, "the client does not take its answer", code="unread_answer"))
+                self.fail(UnreadAnswer())
                 self._pieces.clear()
                 return
         self._pieces.append(piece)
@@ -205,12 +208,12 @@ class Job:
         while not (self._pieces or self.error or self.closed or self._told_end):
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
-            self._reader, self._unread = None, 0
+            self._reader = None
         if self.error is not None:
             raise self.error
         if self.closed:
             return []
-        pieces, self._pieces = self._pieces, []
+        pieces, self._pieces, self._unread = self._pieces, [], 0
         self._told_end = self._some_end and self.ended
         return pieces
 

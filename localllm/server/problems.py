@@ -15,6 +15,7 @@ from localllm.errors import (
     TemplateError,
 )
 from localllm.server import wire
+from localllm.server.job import UnreadAnswer
 
 
 class Problem(Exception):  # noqa: N818 - it is told, and most are no errors of ours
@@ -51,7 +52,8 @@ def invalid(message: str, param: str | None = None, code: str | None = "invalid_
     return Problem(400, message, param=param, code=code)
 
 
-_TOLD = {
+_TOLD: dict[type[Exception], tuple[int, str, str]] = {
+    UnreadAnswer: (408, "the client does not take its answer", "unread_answer"),
     ClosedError: (503, "the server is shutting down", "shutting_down"),
     DeviceError: (503, "the computation failed; the server's log says why", "device_error"),
     RendererError: (503, "chat templates cannot be rendered now; the server's log says why", "renderer_failed"),

@@ -24,7 +24,7 @@ import pytest
 
 from localllm.errors import DeviceError
 from localllm.memory import used_memory
-from localllm.server.job import Choice
+from localllm.server.job import Choice, UnreadAnswer
 from tests.server.live import Live, Process, read_all, serving, wait_until
 from tests.tiny_models import write_tiny
 
@@ -165,6 +165,37 @@ def test_a_client_that_does_not_read_is_left(tiny: Path, monkeypatch: pytest.Mon
         wait_until(lambda: bool(server.service.jobs))
         server.wait_until_idle()
         assert not server.service.jobs
+        sock.close()
+
+
+def test_what_waits_for_a_client_is_bounded(tiny: Path) -> None:
+    """A stream of 30 MB, of which a client reads a little: the rest is not made, long before anybody calls it stuck."""
+    with serving(tiny, max_batch=128) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        sock.connect(("127.0.0.1", server.port))
+        body = {"prompt": [f"{i} x" for i in range(16)], "n": 8, "logprobs": 20, "max_tokens": 450, "ignore_eos": True,
+                "stream": True}  # fmt: skip
+        sock.sendall(request("/v1/completions", body))
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        wait_until(lambda: bool(server.llm.stats.generated_tokens))
+        wait_until(lambda: not server.llm.stats.running)
+        assert server.llm.stats.generated_tokens < 128 * 200
+        (job,) = server.service.jobs
+        assert isinstance(job.error, UnreadAnswer) and not job._pieces
+        sock.close()
+        server.wait_until_idle()
+
+
+def test_a_client_that_reads_slowly_gets_all(tiny: Path) -> None:
+    with serving(tiny) as server:
+        sock = server.connect()
+        sock.sendall(request("/v1/completions", LONG | {"stream": True, "n": 8, "logprobs": 5}))
+        answer = b""
+        while b"[DONE]" not in answer[-100:]:
+            answer += sock.recv(1 << 14)
+            time.sleep(0.002)
+        assert b'"error"' not in answer and answer.count(b'"finish_reason":"length"') == 8
         sock.close()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from localllm.server import protocol
 from localllm.server.problems import Problem
 
 CLIENT = "localllm.client"  # in a request's scope: the name of its key, or nothing where there are no keys
@@ -31,6 +32,7 @@ class Guard:
         self._keys = [key.encode() for key in keys]
         self._origins = frozenset(origins)
         self._any_host = any_host
+        self._under_way = 0  # requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,21 +40,23 @@ class Guard:
             return
         headers = _Headers(scope["headers"])
         try:
+            _check_size(scope)
             self._check_host(headers)
             origin = self._check_origin(headers)
             if origin and scope["method"] == "OPTIONS":
                 await _reply(send, 204, b"", _preflight(origin))
                 return
             scope[CLIENT] = self._check_key(scope["path"], headers)
-            if len(scope["headers"]) > MOST_HEADERS:
-                raise Problem(431, f"there are more than {MOST_HEADERS} header fields", code="headers_too_large")
-            if len(scope["raw_path"]) + len(scope["query_string"]) > MOST_URL:
-                raise Problem(414, f"the URL has more than {MOST_URL} characters", code="url_too_long")
+            self._check_room(scope["path"])
         except Problem as problem:
             extra = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
             await _reply(send, problem.status, problem.body, [*extra, (b"content-type", b"application/json")])
             return
-        await self._app(scope, receive, _allowing(send, origin) if origin else send)
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, _allowing(send, origin) if origin else send)
+        finally:
+            self._under_way -= 1
 
     def _check_host(self, headers: _Headers) -> None:
         hosts = headers.all(b"host")
@@ -92,6 +96,22 @@ class Guard:
                 headers={"www-authenticate": "Bearer"},
             )
         return f"key {right.index(True)}"
+
+    def _check_room(self, path: str) -> None:
+        if self._under_way >= protocol.CONNECTIONS and path != OPEN_PATH:
+            raise Problem(503, f"{self._under_way} requests are being answered, and no more may be",
+                          code="too_many_requests", headers={"retry-after": "1"})  # fmt: skip
+
+
+def _check_size(scope: Scope) -> None:
+    """A head that came in one piece, which the protocol does not measure."""
+    url = len(scope["raw_path"]) + len(scope["query_string"])
+    if len(scope["headers"]) > MOST_HEADERS:
+        raise Problem(431, f"there are more than {MOST_HEADERS} header fields", code="headers_too_large")
+    if url + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > protocol.MOST_HEAD:
+        raise Problem(431, f"the head has more than {protocol.MOST_HEAD} bytes", code="headers_too_large")
+    if url > MOST_URL:
+        raise Problem(414, f"the URL has more than {MOST_URL} characters", code="url_too_long")
 
 
 class _Headers:

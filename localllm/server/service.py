@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, UnsetType
 
@@ -20,7 +20,6 @@ from localllm.server.turnover import Turnover
 if TYPE_CHECKING:
     from localllm.config import ServeOptions
     from localllm.llm import LLM
-    from localllm.server.preparation import Preparation
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +29,12 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class GoingOn(Protocol):
+    """What is done for a request, and can be ended."""
+
+    def fail(self, error: Exception, /) -> None: ...
 
 
 class Service:
@@ -49,7 +54,7 @@ class Service:
         self._said = (0, "")  # of the last failure: the step, and what the log has of it
         self.jobs: set[Job] = set()  # that clients wait for
         self.turnover = Turnover()
-        self.preparations: set[Preparation] = set()  # requests whose answers have not begun
+        self.preparations: set[GoingOn] = set()  # requests whose answers have not begun
         self.lanes = Lanes()
 
     def close(self) -> None:
@@ -105,7 +110,7 @@ class Service:
 
     def end_all(self, error: Exception | None = None) -> None:
         """Requests that are still going on end with an error."""
-        going_on: list[Job | Preparation] = [*self.preparations, *self.jobs]
+        going_on: list[GoingOn] = [*self.preparations, *self.jobs]
         for request in going_on:
             request.fail(error or ClosedError("the server is shutting down"))
 

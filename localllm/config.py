@@ -7,10 +7,16 @@ A value is checked where its object is made.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from localllm.errors import InvalidArgument
+
+# As browsers write it: in lower case, without a path, and without the port that is the scheme's own.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]+)?|null"
+)
 
 
 class Option(NamedTuple):
@@ -193,9 +199,14 @@ class ServeOptions:
 
     host: str = option("127.0.0.1", "address to listen on; any but loopback needs --api-key", metavar="ADDRESS")
     port: int = option(8080, "port to listen on; 0 takes a free one", int, metavar="N", least=0, most=65535)
-    api_key: tuple[str, ...] = option((), "key that clients must send; repeatable", metavar="KEY", many=True)
+    api_key: tuple[str, ...] = option(
+        (), "key that clients must send; repeatable, while LOCALLLM_API_KEY is one key", metavar="KEY", many=True
+    )
     allow_origin: tuple[str, ...] = option(
         (), "web origin that may use the server besides loopback ones, or *; repeatable", metavar="ORIGIN", many=True
+    )
+    allow_host: tuple[str, ...] = option(
+        (), "name of this server in Host headers besides loopback's; repeatable", metavar="NAME", many=True
     )
     max_batch: int = _max_batch()
     step_seconds: float = option(
@@ -210,5 +221,14 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        if not all(self.api_key):
-            raise InvalidArgument("api_key must not be empty")
+        if not self.host:
+            raise InvalidArgument("host must not be empty")
+        for key in self.api_key:
+            if not key.strip():
+                raise InvalidArgument("api_key must not be empty or blank")
+        for origin in self.allow_origin:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise InvalidArgument(
+                    f"allow_origin must be * or an origin as browsers write it, in lower case, without a path or the "
+                    f"scheme's own port, such as https://app.example or http://localhost:3000, not {origin!r}"
+                )

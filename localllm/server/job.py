@@ -6,7 +6,6 @@ turns its part into a Piece there and then, and the reader is woken once, howeve
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -140,6 +139,7 @@ class Job:
         self,
         llm: LLM,
         meter: Meter,
+        started: float,
         prompts: Sequence[Request],
         params: SamplingParams,
         n: int,
@@ -149,7 +149,7 @@ class Job:
     ) -> None:
         self.meter = meter
         self.prompts = prompts
-        self.started = time.perf_counter()
+        self.started = started  # by perf_counter(): when the request came
         self.error: Exception | None = None
         self.closed = False
         self._pieces: list[Piece] = []

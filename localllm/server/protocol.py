@@ -141,12 +141,16 @@ class Pipelined(Bounded):
     """For httptools, which reads requests that came ahead at once: uvicorn tells the last of them alone that the client
     has left, but it is the first that is being answered."""
 
+    url: bytes
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._cycles: list[Any] = []  # those not answered
         super().connection_made(transport)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()  # type: ignore[misc]
+        if not self.url.startswith(b"/"):
+            self.cycle.scope["raw_path"] = self.url  # as h11 gives it, and not the path alone
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         self._cycles.append(self.cycle)
 

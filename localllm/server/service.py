@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from localllm.llm import LLM
 
 _log = logging.getLogger(__name__)
+ANSWERS = ("/v1/chat/completions", "/v1/completions")  # the paths that lead to one
 
 
 def is_loopback(host: str) -> bool:
@@ -83,6 +84,11 @@ class Service:
         self.jobs.discard(job)
         self.turnover.ended(len(job.choices))
         self.metrics.request(job.end, sum(len(prompt.tokens) for prompt in job.prompts))
+
+    def refused(self, path: str, end: str = "refused") -> None:
+        """Counts a request for an answer that has ended before the answer began."""
+        if path in ANSWERS:
+            self.metrics.request(end)
 
     def problem(self, error: Exception) -> Problem:
         """What the client of a failed job is told."""

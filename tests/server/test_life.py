@@ -476,8 +476,62 @@ def test_metrics(server: Live) -> None:
     assert rose("generated_tokens_total") == 10 and rose("time_to_first_token_seconds_count") == 1
     assert rose("inter_token_seconds_count") == 9 and rose('requests_total{end="done"}') == 1
     assert rose("prompt_tokens_total") == len(server.llm.tokenize(LONG["prompt"], add_special=True))
+    server.post("/v1/completions", LONG | {"n": 9})
+    server.post("/v1/chat/completions", {"model": "another", "messages": [{"role": "user", "content": "x"}]})
+    httpx.post(server.url + "/v1/completions", json=LONG, headers={"host": "evil.com"})
+    server.post("/tokenize", {"content": 1})  # which asks for no answer
+    after = read()
+    assert rose('requests_total{end="refused"}') == 3 and rose('requests_total{end="done"}') == 1
     assert after["localllm_running"] == after["localllm_queue"] == 0
     assert after['localllm_kv_blocks{state="free"}'] == server.llm.stats.blocks
+
+
+def test_the_time_to_the_first_token_is_the_clients(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From when it had asked, its prompt yet to be encoded."""
+    with serving(tiny) as server:
+        prepare = server.llm.prepare
+
+        def slow(*arguments: Any) -> Any:
+            time.sleep(0.5)
+            return prepare(*arguments)
+
+        monkeypatch.setattr(server.llm, "prepare", slow)
+        begun = time.monotonic()
+        server.post("/v1/completions", LONG | {"max_tokens": 1})
+        took = time.monotonic() - begun
+        text = httpx.get(server.url + "/metrics").text
+        found = re.search(r"^localllm_time_to_first_token_seconds_sum (\S+)$", text, re.M)
+        assert found is not None and 0.5 <= float(found[1]) <= took
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "sentence"),
+    [
+        (["--max-batch", "0"], {}, 2, "--max-batch must be from 1 to 4096, not 0"),
+        (["--max-batch", "x"], {}, 2, "--max-batch"),
+        (["--grace", "nan"], {}, 2, "--grace must be a finite number"),
+        (["--step-seconds", "nan"], {}, 2, "--step-seconds must be a finite number"),
+        (["--host", ""], {}, 2, "--host must not be empty"),
+        (["--api-key", " "], {}, 2, "--api-key must not be empty or blank"),
+        (["--allow-origin", "https://app.example/"], {}, 2, "--allow-origin must be * or an origin"),
+        ([], {"LOCALLLM_THREADS": "0"}, 2, "--threads must be from 1"),
+        (["--kv-memory", "100000000000000"], {}, 1, "is 100000.00 GB, but there are only"),
+    ],
+)
+def test_options_that_are_wrong_are_told_by_name(
+    tiny: Path, arguments: list[str], environment: dict[str, str], code: int, sentence: str
+) -> None:
+    command = [sys.executable, "-m", "localllm", "serve", str(tiny), "--port", "0", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    assert done.returncode == code and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_variable_holds_one_key(tiny: Path) -> None:
+    server = Process(tiny, env=os.environ | {"LOCALLLM_API_KEY": "two words"})
+    for key, expected in ("two words", 200), ("two", 401), ("words", 401):
+        headers = {"authorization": f"Bearer {key}"}
+        assert httpx.get(server.url + "/v1/models", headers=headers).status_code == expected
+    assert server.end(signal.SIGTERM)[0] == 0
 
 
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

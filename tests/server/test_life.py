@@ -96,6 +96,23 @@ def test_a_client_that_leaves_frees_everything_within_one_step(
         sock.close()
 
 
+def test_who_leaves_while_it_waits_is_never_computed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny, max_batch=1) as server, Steps(server, monkeypatch) as steps, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.post, "/v1/completions", LONG | {"max_tokens": 20})
+        wait_until(lambda: server.llm.stats.running == 1)
+        sock = server.connect()
+        sock.sendall(request("/v1/completions", LONG | {"prompt": "another", "stream": True}))
+        wait_until(lambda: len(server.service.jobs) == 2)
+        steps.allow(3)
+        wait_until(lambda: server.llm.stats.waiting == 1)
+        vanish(sock, "close")
+        wait_until(lambda: len(server.service.jobs) == 1)
+        steps.let_go()
+        assert first.result().json()["usage"]["completion_tokens"] == 20
+        server.wait_until_idle()
+        assert server.llm.stats.generated_tokens == 20
+
+
 class Reader(threading.Thread):
     """A client that reads a stream to its end."""
 

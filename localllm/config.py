@@ -6,10 +6,17 @@ A value is checked where its object is made.
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from localllm.errors import InvalidArgument
+
+# As browsers write it: in lower case, without a path, and without the port that is the scheme's own.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]+)?|null"
+)
 
 
 class Option(NamedTuple):
@@ -63,6 +70,8 @@ def _check_value(name: str, known: Option, value: Any) -> None:
         raise InvalidArgument(f"{name} must be one of {', '.join(known.choices)}, not {value!r}")
     if not isinstance(value, int | float):
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidArgument(f"{name} must be a finite number, not {value!r}")
     low = known.least is not None and value < known.least
     if low or (known.most is not None and value > known.most):
         bounds = f"at least {known.least}" if known.most is None else f"from {known.least} to {known.most}"
@@ -190,9 +199,14 @@ class ServeOptions:
 
     host: str = option("127.0.0.1", "address to listen on; any but loopback needs --api-key", metavar="ADDRESS")
     port: int = option(8080, "port to listen on; 0 takes a free one", int, metavar="N", least=0, most=65535)
-    api_key: tuple[str, ...] = option((), "key that clients must send; repeatable", metavar="KEY", many=True)
+    api_key: tuple[str, ...] = option(
+        (), "key that clients must send; repeatable, while LOCALLLM_API_KEY is one key", metavar="KEY", many=True
+    )
     allow_origin: tuple[str, ...] = option(
         (), "web origin that may use the server besides loopback ones, or *; repeatable", metavar="ORIGIN", many=True
+    )
+    allow_host: tuple[str, ...] = option(
+        (), "name of this server in Host headers besides loopback's; repeatable", metavar="NAME", many=True
     )
     max_batch: int = _max_batch()
     step_seconds: float = option(
@@ -201,10 +215,20 @@ class ServeOptions:
     max_queue: int = option(256, "most requests that wait; beyond them the answer is 429", int, metavar="N", least=0)
     kv_memory: int | None = _kv_memory()
     access_log: bool = option(False, "print a line of JSON for each request, on standard output", bool)
-    grace: float = option(30.0, "seconds that answers get to finish when the server ends", float, metavar="S", least=0)
+    grace: float = option(30.0, "seconds that answers get to finish when the server ends", float, metavar="S", least=0,
+                          most=604800)  # fmt: skip
     chat_template: str | None = option(None, "jinja2 file to use in place of the model's template", metavar="FILE")
 
     def __post_init__(self) -> None:
         check(self)
-        if not all(self.api_key):
-            raise InvalidArgument("api_key must not be empty")
+        if not self.host:
+            raise InvalidArgument("host must not be empty")
+        for key in self.api_key:
+            if not key.strip():
+                raise InvalidArgument("api_key must not be empty or blank")
+        for origin in self.allow_origin:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise InvalidArgument(
+                    f"allow_origin must be * or an origin as browsers write it, in lower case, without a path or the "
+                    f"scheme's own port, such as https://app.example or http://localhost:3000, not {origin!r}"
+                )

@@ -2,8 +2,8 @@
 
 The core counts the bytes (ll_plan_runner uses the arithmetic that allocates); this file decides the rest. One request
 must fit with its whole context. The context is the one asked for, else the model's own as far as memory allows. The
-pool for all requests is kv_memory if given, else the smaller of context x max_batch and half of what is free after the
-weights.
+pool for all requests is kv_memory, if that is given and there, else the smaller of context x max_batch and half of what
+is free after the weights.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def make_plan(model: Any, options: ModelOptions, free: int | None = None) -> Pla
     left = max(0, (free_memory() if free is None else free) - taken)
     block = int(sizes.block_bytes)
     wanted = options.context or info.n_ctx
-    n_blocks = _pool(options, wanted, block, left)
+    n_blocks = _pool(options, draft.device, wanted, block, left)
     context = min(wanted, n_blocks * BLOCK_SIZE)
     if options.context is not None and context < wanted:
         raise MemoryLimitError(
@@ -102,12 +102,15 @@ def make_plan(model: Any, options: ModelOptions, free: int | None = None) -> Pla
     )
 
 
-def _pool(options: ModelOptions, context: int, block: int, left: int) -> int:
+def _pool(options: ModelOptions, device: str, context: int, block: int, left: int) -> int:
     """Blocks of the pool."""
     if options.kv_memory is not None:
         n_blocks = options.kv_memory // block
         if n_blocks < 1:
             raise MemoryLimitError(f"kv_memory {options.kv_memory} does not hold one KV block of {block} bytes")
+        if options.kv_memory > left and device == "cpu":  # a GPU's own memory is counted where it is taken
+            raise MemoryLimitError(f"kv_memory {options.kv_memory} is {size(options.kv_memory)}, but there are only "
+                                   f"{size(left)} left beside the weights and scratch")  # fmt: skip
         return min(n_blocks, MAX_BLOCKS)
     one = _blocks(context)
     n_blocks = min(one * options.max_batch, max(left // 2 // block, min(one, left // block) if options.context else 0))

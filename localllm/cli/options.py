@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from localllm.config import Option, options_of
+from localllm.errors import InvalidArgument
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Config = TypeVar("Config")
@@ -31,16 +32,30 @@ def options(*classes: type) -> Callable[[Function], Function]:
 
 def collect(cls: type[Config], values: dict[str, Any]) -> Config:
     """The object of a class of config.py, from what click has parsed."""
-    return cls(**{name: values[name] for name in options_of(cls)})
+    try:
+        return cls(**{name: values[name] for name in options_of(cls)})
+    except InvalidArgument as error:  # whose first word is the field's name
+        name, _, rest = str(error).partition(" ")
+        raise click.UsageError(f"{_flag(name)} {rest}", click.get_current_context(silent=True)) from None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+class _Whole(click.types.StringParamType):
+    """A variable holds one value of an option that is repeatable, blanks and all."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
 
 
 def _option(name: str, known: Option, default: Any) -> Callable[[Function], Function]:
-    flag = "--" + name.replace("_", "-")
-    names = [known.short, flag] if known.short else [flag]
+    names = [known.short, _flag(name)] if known.short else [_flag(name)]
     common: dict[str, Any] = {"help": known.help, "envvar": "LOCALLLM_" + name.upper()}
     if known.kind is bool:
         return click.option(*names, name, is_flag=True, default=default, **common)
-    kind: Any = click.Choice(known.choices) if known.choices else known.kind
+    kind: Any = click.Choice(known.choices) if known.choices else _Whole() if known.many else known.kind
     shown = default not in (None, ())
     return click.option(*names, name, type=kind, default=default, multiple=known.many, show_default=shown,
                         metavar=known.metavar or None, **common)  # fmt: skip

@@ -9,6 +9,7 @@ The engine knows tokens only: stop texts are found where text is made, which the
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from array import array
@@ -39,6 +40,8 @@ from localllm.params import SamplingParams
 
 if TYPE_CHECKING:
     import asyncio  # takes longer to import than the engine to start, and a command line never needs it
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -329,6 +332,7 @@ class Engine:
 
     def _die(self, problem: Exception) -> None:
         """A defect of ours, and the scheduler is not to be trusted any more. But nobody may wait for ever."""
+        _log.error("the engine has stopped: %r", problem, exc_info=problem)
         with self._wake:
             self._closing, self.failure = True, problem
         while self._inbox:

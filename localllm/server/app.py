@@ -25,7 +25,8 @@ from localllm.server.service import Service
 
 def make_app(service: Service, lines: Lines | None = None) -> ASGIApp:
     """lines: where the access log goes."""
-    endpoints, health, failed = Endpoints(service), Health(service), partial(_failed, service)
+    endpoints, health = Endpoints(service), Health(service)
+    failed, left = partial(_failed, service), partial(_left, service)
     routes = [
         Route("/v1/chat/completions", prepared(service, endpoints.chat), methods=["POST"]),
         Route("/v1/completions", prepared(service, endpoints.completions), methods=["POST"]),
@@ -38,11 +39,13 @@ def make_app(service: Service, lines: Lines | None = None) -> ASGIApp:
         Route("/openapi.json", openapi, methods=["GET"]),
     ]
     handlers: dict[Any, Any] = {HTTPException: _wrong_route, Problem: failed, LocalLLMError: failed,
-                                ClientDisconnect: _left, Exception: failed}  # fmt: skip
+                                ClientDisconnect: left, Exception: failed}  # fmt: skip
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     options = service.options
-    guarded = Guard(app, options.api_key, options.allow_origin, any_host=not service.on_loopback)
+    names = [*options.allow_host, f"[{options.host}]" if ":" in options.host else options.host]
+    hosts = [name.lower() for name in names] if service.on_loopback else None
+    guarded = Guard(app, options.api_key, options.allow_origin, hosts, service.refused)
     return guarded if lines is None else AccessLog(guarded, lines)
 
 
@@ -55,10 +58,13 @@ async def _wrong_route(http: Request, error: Exception) -> Response:
 
 
 async def _failed(service: Service, http: Request, error: Exception) -> Response:
-    return _reply(error if isinstance(error, Problem) else service.problem(error))
+    problem = error if isinstance(error, Problem) else service.problem(error)
+    service.refused(http.url.path, "refused" if problem.status < 500 else "failed")
+    return _reply(problem)
 
 
-async def _left(http: Request, error: Exception) -> Response:
+async def _left(service: Service, http: Request, error: Exception) -> Response:
+    service.refused(http.url.path, "left")
     return Response(status_code=408)  # which nobody will read
 
 

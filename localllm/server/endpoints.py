@@ -16,7 +16,7 @@ from localllm.params import SamplingParams
 from localllm.server import chat, requests, wire
 from localllm.server.completions import DEFAULT_MAX_TOKENS, TextWords
 from localllm.server.exchange import Exchange
-from localllm.server.guard import CLIENT
+from localllm.server.guard import BEGUN, CLIENT
 from localllm.server.job import Job
 from localllm.server.problems import invalid
 from localllm.server.reading import read
@@ -170,7 +170,8 @@ class Endpoints:
 
         def begin() -> Job:
             self._service.admit(len(prompts) * request.n)  # others may have come while this one was prepared
-            return Job(self._llm, self._service.metrics, prompts, params, request.n, salt, client, reader)
+            begun = http.scope[BEGUN]
+            return Job(self._llm, self._service.metrics, begun, prompts, params, request.n, salt, client, reader)
 
         return Exchange(self._service, begin, words, request.stream)
 

@@ -6,7 +6,6 @@ turns its part into a Piece there and then, and the reader is woken once, howeve
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from localllm.llm import LLM, Request
 
 
+MOST_UNREAD = 1 << 20  # bytes of an answer whose client does not read; sockets hold some more
+
+
 @dataclass(slots=True)
 class Piece:
     """One token of a choice, or its end: what a client is told in one event."""
@@ -33,6 +35,15 @@ class Piece:
     reasoning: str = ""
     calls: Sequence[Call] = ()
     finish: str = ""
+
+
+class UnreadAnswer(Exception):  # noqa: N818 - it is told to a client, as a Problem
+    """Ends an answer whose client does not take it."""
+
+
+def weight(sampled: Sampled | None) -> int:
+    """About how many bytes a piece takes while it waits, and as an event."""
+    return 256 if sampled is None else 256 + 96 * len(sampled.top)
 
 
 class Meter(Protocol):
@@ -128,6 +139,7 @@ class Job:
         self,
         llm: LLM,
         meter: Meter,
+        started: float,
         prompts: Sequence[Request],
         params: SamplingParams,
         n: int,
@@ -138,10 +150,11 @@ class Job:
         """reader: what finds the calls in an answer, where functions may be called."""
         self.meter = meter
         self.prompts = prompts
-        self.started = time.perf_counter()
+        self.started = started  # by perf_counter(): when the request came
         self.error: Exception | None = None
         self.closed = False
         self._pieces: list[Piece] = []
+        self._unread = 0  # bytes that came while the reader was sending
         self._reader: asyncio.Future[None] | None = None  # while one waits
         self._some_end = self._told_end = False
         self.choices: list[Choice] = []
@@ -155,6 +168,12 @@ class Job:
             raise
 
     def put(self, piece: Piece) -> None:
+        if self._reader is None:  # it waits for the client to take what it has sent
+            self._unread += weight(piece.sampled)
+            if self._unread > MOST_UNREAD:
+                self.fail(UnreadAnswer())
+                self._pieces.clear()
+                return
         self._pieces.append(piece)
         if piece.finish:
             self._some_end = True
@@ -190,11 +209,12 @@ class Job:
         while not (self._pieces or self.error or self.closed or self._told_end):
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
+            self._reader = None
         if self.error is not None:
             raise self.error
         if self.closed:
             return []
-        pieces, self._pieces = self._pieces, []
+        pieces, self._pieces, self._unread = self._pieces, [], 0
         self._told_end = self._some_end and self.ended
         return pieces
 

@@ -29,7 +29,7 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Engine(llm))
         first = _Histogram(
-            "localllm_time_to_first_token_seconds", "From the start of a request to its first token.", FIRST
+            "localllm_time_to_first_token_seconds", "From the head of a request to its first token.", FIRST
         )
         gaps = _Histogram("localllm_inter_token_seconds", "Between two tokens of an answer.", GAPS)
         self._registry.register(first)

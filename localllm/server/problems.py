@@ -1,11 +1,9 @@
 """What a client is told when its request cannot be served: OpenAI's error object, with a status.
 
 Only what concerns the request is told. Of anything else, such as a failing device, the client learns that it happened;
-the log has the rest."""
+the log has the rest (Service.problem writes it)."""
 
 from __future__ import annotations
-
-import logging
 
 from localllm.errors import (
     ChildError,
@@ -18,8 +16,7 @@ from localllm.errors import (
     TemplateError,
 )
 from localllm.server import wire
-
-_log = logging.getLogger(__name__)
+from localllm.server.job import UnreadAnswer
 
 
 class Problem(Exception):  # noqa: N818 - it is told, and most are no errors of ours
@@ -56,7 +53,8 @@ def invalid(message: str, param: str | None = None, code: str | None = "invalid_
     return Problem(400, message, param=param, code=code)
 
 
-_TOLD = {
+_TOLD: dict[type[Exception], tuple[int, str, str]] = {
+    UnreadAnswer: (408, "the client does not take its answer", "unread_answer"),
     ClosedError: (503, "the server is shutting down", "shutting_down"),
     DeviceError: (503, "the computation failed; the server's log says why", "device_error"),
     ChildError: (503, "chat templates cannot be rendered now; the server's log says why", "renderer_failed"),
@@ -79,5 +77,4 @@ def as_problem(error: Exception, param: str | None = None) -> Problem:
             return Problem(status, message, code=code)
     if isinstance(error, LocalLLMError) and error.http_status < 500:
         return Problem(error.http_status, str(error), param=param)
-    _log.error("a request failed: %s", error, exc_info=error)
     return Problem(500, "the server failed to handle this request; its log says why", code="internal_error")

@@ -20,10 +20,9 @@ import uvicorn
 from localllm.errors import LocalLLMError
 from localllm.server.access_log import Lines
 from localllm.server.app import make_app
-from localllm.server.protocol import MOST_HEAD, protocol_class
+from localllm.server.protocol import protocol_class
 from localllm.server.service import Service
 
-CONNECTIONS = 512
 LAST_SECONDS = 1.0
 INTERRUPTED = 130
 
@@ -66,8 +65,7 @@ class Running(uvicorn.Server):
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            limit_concurrency=CONNECTIONS,
-            h11_max_incomplete_event_size=MOST_HEAD,
+            h11_max_incomplete_event_size=1 << 20,  # more than comes at once: see protocol.MOST_HEAD
         )
         super().__init__(config)
 

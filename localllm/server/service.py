@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, UnsetType
 
-from localllm.errors import ClosedError, FileError, UnsupportedError
+from localllm.errors import ClosedError, DeviceError, FileError, UnsupportedError
 from localllm.server.job import Job
 from localllm.server.lanes import Lanes
 from localllm.server.metrics import Metrics
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from localllm.llm import LLM
 
 _log = logging.getLogger(__name__)
+ANSWERS = ("/v1/chat/completions", "/v1/completions")  # the paths that lead to one
 
 
 def is_loopback(host: str) -> bool:
@@ -31,8 +32,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Ending(Protocol):
-    """What can be ended with an error: a request in preparation, or a job."""
+class GoingOn(Protocol):
+    """What is done for a request, and can be ended."""
 
     def fail(self, error: Exception, /) -> None: ...
 
@@ -51,9 +52,10 @@ class Service:
         self.draining = False
         self.failures = 0  # requests that failed for a reason of ours
         self.last_failure: str | None = None
+        self._said = (0, "")  # of the last failure: the step, and what the log has of it
         self.jobs: set[Job] = set()  # that clients wait for
         self.turnover = Turnover()
-        self.preparations: set[Ending] = set()  # requests whose answers have not begun
+        self.preparations: set[GoingOn] = set()  # requests whose answers have not begun
         self.lanes = Lanes()
 
     def close(self) -> None:
@@ -83,20 +85,38 @@ class Service:
         self.turnover.ended(len(job.choices))
         self.metrics.request(job.end, sum(len(prompt.tokens) for prompt in job.prompts))
 
+    def refused(self, path: str, end: str = "refused") -> None:
+        """Counts a request for an answer that has ended before the answer began."""
+        if path in ANSWERS:
+            self.metrics.request(end)
+
     def problem(self, error: Exception) -> Problem:
         """What the client of a failed job is told."""
         if isinstance(error, FileError):  # from a step: no other file is read for a request
             self._lose_file(error)
             error = self._changed()
+        if self.llm.failure is not None and isinstance(error, ClosedError | DeviceError):
+            error = self._engine_failed()
         problem = as_problem(error)
         if problem.status >= 500 and not self.draining:
             self.failures += 1
             self.last_failure = problem.code
+            if problem is not error:
+                self._log(error, problem)
         return problem
+
+    def _log(self, error: Exception, problem: Problem) -> None:
+        """Says why a request failed; once for all that a step of the engine has failed."""
+        cause = error.__cause__ or error
+        said = (self.llm.stats.steps, f"{type(cause).__name__}: {cause}")
+        if not isinstance(error, DeviceError) or said != self._said:
+            details = cause if problem.status == 500 else None  # of a defect
+            _log.error("a request failed (%s): %s", problem.code, said[1], exc_info=details)
+        self._said = said
 
     def end_all(self, error: Exception | None = None) -> None:
         """Requests that are still going on end with an error."""
-        going_on: list[Ending] = [*self.preparations, *self.jobs]
+        going_on: list[GoingOn] = [*self.preparations, *self.jobs]
         for request in going_on:
             request.fail(error or ClosedError("the server is shutting down"))
 
@@ -116,6 +136,9 @@ class Service:
     def _changed(self) -> Problem:
         return Problem(503, "the model's file was changed; the server must be started again", code="model_file_changed")
 
+    def _engine_failed(self) -> Problem:
+        return Problem(503, "the engine has stopped; the server's log says why", code="engine_failed")
+
     def check_model(self, name: str | UnsetType) -> None:
         if name is not UNSET and name not in self._names:
             raise Problem(
@@ -132,6 +155,8 @@ class Service:
 
     def admit(self, choices: int) -> None:
         """Problem 429 where more are waiting than the queue holds."""
+        if self.llm.failure is not None:
+            raise self._engine_failed()
         if self.draining:
             raise Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
         if self.file_changed:

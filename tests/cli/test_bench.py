@@ -92,18 +92,18 @@ def test_the_bundled_model_is_the_default(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("args", "code", "names"),
     [
-        (["-p", "x"], 1, "prefill must be numbers"),
-        (["-p", "-1"], 1, "prefill must be numbers"),
-        (["-b", "1,0"], 1, "batch must be numbers from 1"),
-        (["-b", "1,,8"], 1, "batch must be numbers"),
-        (["-d", "1.5"], 1, "depth must be numbers"),
-        (["-n", "-1"], 1, "decode must be"),
-        (["-r", "0"], 1, "repeats must be"),
+        (["-p", "x"], 2, "--prefill must be numbers"),
+        (["-p", "-1"], 2, "--prefill must be numbers"),
+        (["-b", "1,0"], 2, "--batch must be numbers from 1"),
+        (["-b", "1,,8"], 2, "--batch must be numbers"),
+        (["-d", "1.5"], 2, "--depth must be numbers"),
+        (["-n", "-1"], 2, "--decode must be"),
+        (["-r", "0"], 2, "--repeats must be"),
         (["-r", "many"], 2, "'-r'"),
         (["-p", "0", "-n", "0"], 2, "--prefill and --decode"),
         (["-p", "513"], 1, "prefill of 513 tokens: needs a context of 513 tokens, but the model's own is 512"),
         (["-c", "100"], 1, "that of --context is 100"),
-        (["-t", "0"], 1, "threads must be"),
+        (["-t", "0"], 2, "--threads must be"),
     ],
 )
 def test_errors_name_the_option(

@@ -207,7 +207,6 @@ def test_wrong_usage_is_told_and_exits_with_2(command: Command, args: list[str],
         (["-m", "MODEL", "hello", "-c", "10"], "context"),
         (["-m", "MODEL", "hello", "--chat-template", "nowhere.jinja"], "nowhere.jinja"),
         (["-m", "MODEL", "hello", "-f", "nowhere.txt"], "nowhere.txt"),
-        (["-m", "MODEL", "hello", "-t", "0"], "threads"),
     ],
 )
 def test_an_error_is_one_sentence_and_exits_with_1(
@@ -218,6 +217,12 @@ def test_an_error_is_one_sentence_and_exits_with_1(
     assert sentence in result.err
     assert result.err.startswith("localllm: ")
     assert result.err.count("\n") == 1
+
+
+def test_a_wrong_value_of_an_option_is_wrong_usage(command: Command) -> None:
+    result = command("run", "hello", "-t", "0")
+    assert (result.code, result.out) == (2, "")
+    assert "Error: --threads must be from 1 to 1024, not 0" in result.err
 
 
 def test_input_that_is_not_text_is_an_error(command: Command, model: str) -> None:

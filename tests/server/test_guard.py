@@ -20,7 +20,8 @@ def ask(server: Live, *headers: str, method: str = "GET", path: str = "/v1/model
     return int(answer.split(b" ", 2)[1]), answer
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "localhost:8080", "127.0.0.1:1", "LOCALHOST:80"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "localhost:8080", "127.0.0.1:1", "LOCALHOST:80",
+                                  "localhost.", "localhost:", "localhost.:80"])
 def test_hosts_of_this_machine(server: Live, host: str) -> None:
     assert ask(server, f"Host: {host}")[0] == 200
 
@@ -46,6 +47,19 @@ def test_one_host_exactly(server: Live) -> None:
     assert ask(server, "Host: evil.com", path="http://localhost/v1/models")[0] in (400, 403)
 
 
+@pytest.mark.parametrize("target", ["http://evil.com/v1/models", "https://evil.com", "http://localhost@evil.com/health"])
+def test_targets_of_other_servers(server: Live, target: str) -> None:
+    assert ask(server, "Host: localhost", path=target)[0] in (400, 403)
+
+
+def test_the_address_that_is_listened_on_and_names_that_are_allowed(tiny: Path) -> None:
+    with serving(tiny, host="127.0.0.2", allow_host=("llm.example",)) as live:
+        assert httpx.get(live.url + "/v1/models").status_code == 200
+        for host, expected in {"127.0.0.2": 200, "LLM.example:443": 200, "llm.example.evil.com": 403, "127.0.0.3": 403,
+                               "localhost": 200}.items():  # fmt: skip
+            assert httpx.get(live.url + "/v1/models", headers={"host": host}).status_code == expected, host
+
+
 @pytest.mark.parametrize(
     "origin", ["http://localhost", "http://localhost:3000", "https://127.0.0.1:1", "http://[::1]:3"]
 )
@@ -68,6 +82,10 @@ def test_other_pages_may_not(server: Live, origin: str, method: str) -> None:
 def test_pages_that_hide_their_origin(server: Live) -> None:
     assert ask(server, "Host: localhost", "Sec-Fetch-Site: cross-site")[0] == 403
     assert ask(server, "Host: localhost", "Sec-Fetch-Site: none")[0] == 200
+    cross = ("Host: localhost", "Sec-Fetch-Site: cross-site")
+    assert ask(server, *cross, "Sec-Fetch-Mode: navigate", path="/health")[0] == 200  # a link that is followed
+    assert ask(server, *cross, "Sec-Fetch-Mode: no-cors", path="/health")[0] == 403  # a picture, or a script
+    assert ask(server, *cross, "Sec-Fetch-Mode: navigate", "Content-Length: 0", method="POST")[0] == 403
     assert ask(server, "Host: localhost", "Origin: http://localhost", "Origin: http://evil.com")[0] == 403
 
 
@@ -88,13 +106,13 @@ def locked(tiny: Path) -> Iterator[Live]:
 
 
 class TestKeys:
-    @pytest.mark.parametrize("given", ["Bearer first key", "bearer second", "Bearer  second "])
+    @pytest.mark.parametrize("given", ["Bearer first key", "bearer second", "Bearer  second ", "Bearer \tsecond\t"])
     def test_right(self, locked: Live, given: str) -> None:
         assert ask(locked, "Host: localhost", f"Authorization: {given}")[0] == 200
 
     @pytest.mark.parametrize(
         "given", ["Bearer", "Bearer ", "Bearer firs", "Bearer first key2", "second", "Basic second", "Bearer\tsecond",
-                  "Bearer s\xe9cond"])  # fmt: skip
+                  "Bearer s\xe9cond", "Bearer second\xa0", "Bearer \x85second"])  # fmt: skip
     def test_wrong(self, locked: Live, given: str) -> None:
         status, answer = ask(locked, "Host: localhost", f"Authorization: {given}")
         assert status == 401 and b"www-authenticate: bearer" in answer.lower()
@@ -121,3 +139,10 @@ class TestKeys:
         key = "Authorization: Bearer second"
         assert ask(locked, "Host: localhost", "Origin: https://app.example", key)[0] == 200
         assert ask(locked, "Host: localhost", "Origin: https://app.example.org", key)[0] == 403
+
+    def test_an_origin_that_is_allowed_may_read_refusals(self, locked: Live) -> None:
+        """Else a page cannot tell a wrong key from a server that is not there."""
+        for refused, headers in [(401, ["Host: localhost"]), (403, ["Host: evil.com"]), (400, ["Host: a", "Host: b"])]:
+            status, answer = ask(locked, "Origin: https://app.example", *headers)
+            assert status == refused
+            assert b"access-control-allow-origin: https://app.example\r\n" in answer.lower()

@@ -24,7 +24,7 @@ import pytest
 
 from localllm.errors import DeviceError
 from localllm.memory import used_memory
-from localllm.server.job import Choice
+from localllm.server.job import Choice, UnreadAnswer
 from tests.server.live import Live, Process, read_all, serving, wait_until
 from tests.tiny_models import write_tiny
 
@@ -94,6 +94,23 @@ def test_a_client_that_leaves_frees_everything_within_one_step(
         server.wait_until_idle()
         assert server.llm.stats.steps == 6
         sock.close()
+
+
+def test_who_leaves_while_it_waits_is_never_computed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tiny, max_batch=1) as server, Steps(server, monkeypatch) as steps, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.post, "/v1/completions", LONG | {"max_tokens": 20})
+        wait_until(lambda: server.llm.stats.running == 1)
+        sock = server.connect()
+        sock.sendall(request("/v1/completions", LONG | {"prompt": "another", "stream": True}))
+        wait_until(lambda: len(server.service.jobs) == 2)
+        steps.allow(3)
+        wait_until(lambda: server.llm.stats.waiting == 1)
+        vanish(sock, "close")
+        wait_until(lambda: len(server.service.jobs) == 1)
+        steps.let_go()
+        assert first.result().json()["usage"]["completion_tokens"] == 20
+        server.wait_until_idle()
+        assert server.llm.stats.generated_tokens == 20
 
 
 class Reader(threading.Thread):
@@ -168,6 +185,37 @@ def test_a_client_that_does_not_read_is_left(tiny: Path, monkeypatch: pytest.Mon
         sock.close()
 
 
+def test_what_waits_for_a_client_is_bounded(tiny: Path) -> None:
+    """A stream of 30 MB, of which a client reads a little: the rest is not made, long before anybody calls it stuck."""
+    with serving(tiny, max_batch=128) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        sock.connect(("127.0.0.1", server.port))
+        body = {"prompt": [f"{i} x" for i in range(16)], "n": 8, "logprobs": 20, "max_tokens": 450, "ignore_eos": True,
+                "stream": True}  # fmt: skip
+        sock.sendall(request("/v1/completions", body))
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        wait_until(lambda: bool(server.llm.stats.generated_tokens))
+        wait_until(lambda: not server.llm.stats.running)
+        assert server.llm.stats.generated_tokens < 128 * 200
+        (job,) = server.service.jobs
+        assert isinstance(job.error, UnreadAnswer) and not job._pieces
+        sock.close()
+        server.wait_until_idle()
+
+
+def test_a_client_that_reads_slowly_gets_all(tiny: Path) -> None:
+    with serving(tiny) as server:
+        sock = server.connect()
+        sock.sendall(request("/v1/completions", LONG | {"stream": True, "n": 8, "logprobs": 5}))
+        answer = b""
+        while b"[DONE]" not in answer[-100:]:
+            answer += sock.recv(1 << 14)
+            time.sleep(0.002)
+        assert b'"error"' not in answer and answer.count(b'"finish_reason":"length"') == 8
+        sock.close()
+
+
 def test_a_failed_step_ends_its_requests_with_a_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(tiny) as server:
         runner = server.llm._engine._runner
@@ -210,13 +258,36 @@ def test_a_row_that_is_not_finite_ends_its_own_request(tiny: Path, monkeypatch: 
         assert httpx.get(server.url + "/health").json()["last_failure"] == "device_error"
 
 
-def test_an_engine_that_has_died_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_has_died_is_told(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(tiny) as server:
-        monkeypatch.setattr(server.llm._engine._scheduler, "schedule", lambda budget: 1 // 0)
-        for _ in range(2):
-            assert server.post("/v1/completions", LONG).status_code == 503
+        monkeypatch.setattr(server.llm._engine._scheduler, "schedule", lambda budget, prompts: 1 // 0)
+        for _ in range(3):
+            reply = server.post("/v1/completions", LONG)
+            assert reply.status_code == 503 and reply.json()["error"]["code"] == "engine_failed"
         health = httpx.get(server.url + "/health")
         assert health.status_code == 503 and health.json()["status"] == "failed"
+        assert caplog.text.count("ZeroDivisionError: ") == 1 and "the engine has stopped" in caplog.text
+
+
+def test_the_log_says_why_a_step_failed(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for all the answers that were in it."""
+    with serving(tiny) as server, ThreadPoolExecutor(3) as pool:
+        gate, runner = threading.Event(), server.llm._engine._runner
+
+        def failing(rows: Any) -> Any:
+            gate.wait(20)
+            raise DeviceError("the wire came off")
+
+        monkeypatch.setattr(runner, "step", failing)
+        replies = [pool.submit(server.post, "/v1/completions", LONG | {"n": 4}) for _ in range(3)]
+        wait_until(lambda: server.service.open_choices == 12)
+        gate.set()
+        assert {reply.result().json()["error"]["code"] for reply in replies} == {"device_error"}
+        assert 1 <= caplog.text.count("the wire came off") <= 2  # the first step may have had some of them only
 
 
 def test_a_model_file_that_is_written_to_ends_the_service(tiny: Path, tmp_path: Path) -> None:
@@ -422,8 +493,62 @@ def test_metrics(server: Live) -> None:
     assert rose("generated_tokens_total") == 10 and rose("time_to_first_token_seconds_count") == 1
     assert rose("inter_token_seconds_count") == 9 and rose('requests_total{end="done"}') == 1
     assert rose("prompt_tokens_total") == len(server.llm.tokenize(LONG["prompt"], add_special=True))
+    server.post("/v1/completions", LONG | {"n": 9})
+    server.post("/v1/chat/completions", {"model": "another", "messages": [{"role": "user", "content": "x"}]})
+    httpx.post(server.url + "/v1/completions", json=LONG, headers={"host": "evil.com"})
+    server.post("/tokenize", {"content": 1})  # which asks for no answer
+    after = read()
+    assert rose('requests_total{end="refused"}') == 3 and rose('requests_total{end="done"}') == 1
     assert after["localllm_running"] == after["localllm_queue"] == 0
     assert after['localllm_kv_blocks{state="free"}'] == server.llm.stats.blocks
+
+
+def test_the_time_to_the_first_token_is_the_clients(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From when it had asked, its prompt yet to be encoded."""
+    with serving(tiny) as server:
+        prepare = server.llm.prepare
+
+        def slow(*arguments: Any) -> Any:
+            time.sleep(0.5)
+            return prepare(*arguments)
+
+        monkeypatch.setattr(server.llm, "prepare", slow)
+        begun = time.monotonic()
+        server.post("/v1/completions", LONG | {"max_tokens": 1})
+        took = time.monotonic() - begun
+        text = httpx.get(server.url + "/metrics").text
+        found = re.search(r"^localllm_time_to_first_token_seconds_sum (\S+)$", text, re.M)
+        assert found is not None and 0.5 <= float(found[1]) <= took
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "sentence"),
+    [
+        (["--max-batch", "0"], {}, 2, "--max-batch must be from 1 to 4096, not 0"),
+        (["--max-batch", "x"], {}, 2, "--max-batch"),
+        (["--grace", "nan"], {}, 2, "--grace must be a finite number"),
+        (["--step-seconds", "nan"], {}, 2, "--step-seconds must be a finite number"),
+        (["--host", ""], {}, 2, "--host must not be empty"),
+        (["--api-key", " "], {}, 2, "--api-key must not be empty or blank"),
+        (["--allow-origin", "https://app.example/"], {}, 2, "--allow-origin must be * or an origin"),
+        ([], {"LOCALLLM_THREADS": "0"}, 2, "--threads must be from 1"),
+        (["--kv-memory", "100000000000000"], {}, 1, "is 100000.00 GB, but there are only"),
+    ],
+)
+def test_options_that_are_wrong_are_told_by_name(
+    tiny: Path, arguments: list[str], environment: dict[str, str], code: int, sentence: str
+) -> None:
+    command = [sys.executable, "-m", "localllm", "serve", str(tiny), "--port", "0", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    assert done.returncode == code and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_variable_holds_one_key(tiny: Path) -> None:
+    server = Process(tiny, env=os.environ | {"LOCALLLM_API_KEY": "two words"})
+    for key, expected in ("two words", 200), ("two", 401), ("words", 401):
+        headers = {"authorization": f"Bearer {key}"}
+        assert httpx.get(server.url + "/v1/models", headers=headers).status_code == expected
+    assert server.end(signal.SIGTERM)[0] == 0
 
 
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
+import httpx
 import pytest
 
 from localllm.server import protocol
-from tests.server.live import Live, read_all, serving
+from tests.server.live import Live, read_all, serving, wait_until
 
 HOST = b"Host: localhost\r\n"
+GET = b"GET /v1/models HTTP/1.1\r\n"
 BODY = b'{"content": "x"}'
 POST = b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
 
@@ -47,10 +52,7 @@ def status(answer: bytes) -> int:
         POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
         POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         POST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
-        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * 200 + b"Connection: close\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + HOST + b"X-\x01: y\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        GET + HOST + b"X-\x01: y\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"CONNECT localhost:1 HTTP/1.1\r\n" + HOST + b"\r\n",
         b"TRACE / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n",
     ],
@@ -66,6 +68,39 @@ def test_refused_without_harm(server: Live, data: bytes) -> None:
     assert status(answer) not in range(200, 300), answer[:200]
     assert b"Traceback" not in answer
     assert server.post("/tokenize", {"content": "x"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (GET + HOST, 200),
+        (GET + HOST + b"X: " + b"y" * 32_000 + b"\r\n", 200),
+        (GET + HOST + b"X: " + b"y" * 33_000 + b"\r\n", 431),
+        (GET + HOST + b"X: " + b"y" * 100_000 + b"\r\n", 431),
+        (GET + HOST + b"X: y\r\n" * 90, 200),
+        (GET + HOST + b"X: y\r\n" * 200, 431),
+        (b"GET /v1/models?" + b"a" * 8000 + b" HTTP/1.1\r\n" + HOST, 200),
+        (b"GET /v1/models?" + b"a" * 9000 + b" HTTP/1.1\r\n" + HOST, 414),
+    ],
+    ids=["plain", "32 kB", "33 kB", "100 kB", "90 fields", "200 fields", "URL of 8 kB", "URL of 9 kB"],
+)
+@pytest.mark.parametrize("pieces", [1, 10])
+def test_heads_are_bounded(server: Live, head: bytes, expected: int, pieces: int) -> None:
+    """In one piece or in several."""
+    data = head + b"Connection: close\r\n\r\n"
+    size = -(-len(data) // pieces)
+    with server.connect() as sock:
+        try:
+            for at in range(0, len(data), size):
+                sock.sendall(data[at : at + size])
+                time.sleep(0.01 * (pieces > 1))
+        except OSError:  # refused before it was all sent
+            assert expected == 431
+        try:
+            answer = read_all(sock)
+        except ConnectionResetError:
+            answer = b"HTTP/1.1 431"
+    assert status(answer) == expected
 
 
 def test_a_head_without_end_is_cut(server: Live) -> None:
@@ -96,6 +131,100 @@ def test_a_body_in_chunks_and_bits(server: Live) -> None:
         for byte in head + b"8\r\n" + BODY[:8] + b"\r\n8\r\n" + BODY[8:] + b"\r\n0\r\n\r\n":
             sock.sendall(bytes([byte]))
         assert b"tokens" in read_all(sock)
+
+
+def test_refusals_before_a_request_are_error_objects(server: Live) -> None:
+    for data, expected, code in [(b"GET / HTTP/1.1\r\nbad head\r\n\r\n", 400, "bad_request"),
+                                 (GET + b"X: " + b"y" * 40_000, 431, "headers_too_large")]:  # fmt: skip
+        head, _, body = server.raw(data).partition(b"\r\n\r\n")
+        assert status(head) == expected and json.loads(body)["error"]["code"] == code
+
+
+def test_another_protocol_is_not_spoken_and_nobody_is_told(server: Live, caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\n"
+    assert status(server.raw(GET + HOST + upgrade + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")) == 200
+    assert not caplog.records
+
+
+class TestPipelining:
+    LONG: ClassVar = {"prompt": "once", "max_tokens": 400, "ignore_eos": True}
+
+    @pytest.mark.parametrize("ahead", [b"", POST, POST + b"Content-Length: 16\r\n\r\n" + BODY, POST[:9]])
+    @pytest.mark.parametrize("later", [False, True])
+    def test_who_leaves_is_noticed_behind_another_request(
+        self, server: Live, ahead: bytes, later: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data, gate = json.dumps(self.LONG).encode(), threading.Event()
+        first = POST.replace(b"/tokenize", b"/v1/completions") + b"Content-Length: %d\r\n\r\n" % len(data) + data
+        runner = server.llm._engine._runner
+        step = runner.step
+        monkeypatch.setattr(runner, "step", lambda rows: gate.wait(20) and step(rows))
+        with server.connect() as sock:
+            sock.sendall(first if later else first + ahead)
+            wait_until(lambda: bool(server.service.jobs))
+            if later:
+                sock.sendall(ahead)
+                time.sleep(0.05)
+        left = time.monotonic()
+        while server.service.jobs and time.monotonic() < left + 5:
+            time.sleep(0.01)
+        gate.set()
+        assert time.monotonic() < left + 3
+        server.wait_until_idle()
+
+    def test_who_sends_far_ahead_is_cut_off(self, server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+        data, gate = json.dumps(self.LONG).encode(), threading.Event()
+        first = POST.replace(b"/tokenize", b"/v1/completions") + b"Content-Length: %d\r\n\r\n" % len(data) + data
+        runner = server.llm._engine._runner
+        step = runner.step
+        monkeypatch.setattr(runner, "step", lambda rows: gate.wait(20) and step(rows))
+        with server.connect() as sock:
+            sock.sendall(first)
+            wait_until(lambda: bool(server.service.jobs))
+            with pytest.raises(OSError):
+                for _ in range(1000):
+                    sock.sendall(GET + HOST + b"\r\n" + b"GET /v1/models")
+                    sock.sendall(b" HTTP/1.1\r\n" + HOST + b"X: " + b"y" * 1000 + b"\r\n\r\n")
+                    time.sleep(0.001)
+        left = time.monotonic()
+        while server.service.jobs and time.monotonic() < left + 5:
+            time.sleep(0.01)
+        gate.set()
+        assert time.monotonic() < left + 3
+        server.wait_until_idle()
+
+
+class TestCrowds:
+    def test_idle_connections_keep_nobody_out(self, server: Live) -> None:
+        idle = [server.connect() for _ in range(protocol.CONNECTIONS + protocol.SPARE + 50)]
+        assert httpx.get(server.url + "/health").status_code == 200
+        assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 1}).status_code == 200
+        idle[0].settimeout(5)
+        assert idle[0].recv(1) == b""  # the oldest was closed
+        for sock in idle:
+            sock.close()
+
+    def test_too_many_requests_are_told_and_health_is_not_one_of_them(
+        self, server: Live, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wait_until(lambda: not server.running.server_state.connections)
+        monkeypatch.setattr(protocol, "CONNECTIONS", 8)
+        monkeypatch.setattr(protocol, "SPARE", 3)
+        busy = [server.connect() for _ in range(8)]
+        for sock in busy:
+            sock.sendall(POST + b"Content-Length: 16\r\n\r\n{")
+        idle: list[socket.socket] = []
+        for _ in range(6):
+            idle.append(server.connect())
+            refused = server.post("/tokenize", {"content": "x"})
+            assert refused.status_code == 503 and refused.json()["error"]["code"] == "too_many_requests"
+            assert refused.headers["retry-after"] == "1"
+            assert httpx.get(server.url + "/health").status_code == 200
+        for sock in busy:
+            sock.sendall(BODY[1:])
+            assert status(sock.recv(1000)) == 200
+        for sock in busy + idle:
+            sock.close()
 
 
 class TestSlowness:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from localllm.errors import InvalidArgument
 
+_HOST = re.compile(r"\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+")
 # As browsers write it: in lower case, without a path, and without the port that is the scheme's own.
 _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]+)?|null"
@@ -226,6 +227,9 @@ class ServeOptions:
         for key in self.api_key:
             if not key.strip():
                 raise InvalidArgument("api_key must not be empty or blank")
+        for name in self.allow_host:
+            if not _HOST.fullmatch(name):
+                raise InvalidArgument(f"allow_host must be a name without scheme, port and path, not {name!r}")
         for origin in self.allow_origin:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise InvalidArgument(

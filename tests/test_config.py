@@ -80,7 +80,8 @@ def test_origins_that_browsers_send(origin: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("api_key", ("",)), ("api_key", (" \t",)), ("host", ""), ("grace", float("inf")), ("grace", float("nan")),
+    [("allow_host", ("llm.example:80",)), ("allow_host", ("http://llm.example",)), ("api_key", ("",)),
+     ("api_key", (" \t",)), ("host", ""), ("grace", float("inf")), ("grace", float("nan")),
      ("step_seconds", float("nan"))],
 )  # fmt: skip
 def test_what_a_server_cannot_be_started_with(field: str, value: object) -> None:

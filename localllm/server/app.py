@@ -44,7 +44,7 @@ def make_app(service: Service, lines: Lines | None = None) -> ASGIApp:
     app.router.redirect_slashes = False
     options = service.options
     names = [*options.allow_host, f"[{options.host}]" if ":" in options.host else options.host]
-    hosts = [name.lower() for name in names] if service.on_loopback else None
+    hosts = [name.lower() for name in names] if service.on_loopback or options.allow_host else None
     guarded = Guard(app, options.api_key, options.allow_origin, hosts, service.refused)
     return guarded if lines is None else AccessLog(guarded, lines)
 
@@ -59,12 +59,12 @@ async def _wrong_route(http: Request, error: Exception) -> Response:
 
 async def _failed(service: Service, http: Request, error: Exception) -> Response:
     problem = error if isinstance(error, Problem) else service.problem(error)
-    service.refused(http.url.path, "refused" if problem.status < 500 else "failed")
+    service.refused(http.scope["path"], "refused" if problem.status < 500 else "failed")
     return _reply(problem)
 
 
 async def _left(service: Service, http: Request, error: Exception) -> Response:
-    service.refused(http.url.path, "left")
+    service.refused(http.scope["path"], "left")
     return Response(status_code=408)  # which nobody will read
 
 

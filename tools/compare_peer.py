@@ -86,7 +86,8 @@ def llama_bench(args: argparse.Namespace) -> Speeds:
         *args.peer_arguments,
     ]
     runs = [["-p", numbers(args.prefill), "-n", "0"]] if args.prefill else []
-    runs += [["-p", "0", "-n", str(args.decode), "-d", numbers(args.depth)]] if args.decode and 1 in args.batch else []
+    depth = ["-d", numbers(args.depth)] if any(args.depth) else []  # older ones know no depth
+    runs += [["-p", "0", "-n", str(args.decode), *depth]] if args.decode and 1 in args.batch else []
     speeds: Speeds = {}
     for run in runs:
         for one in read_json(args.llama_bench, output_of([*common, *run])):

@@ -159,15 +159,22 @@ def check(request: ChatRequest) -> None:
 def variables_of(request: ChatRequest, template: str) -> dict[str, Any]:
     """What the template is given besides the conversation."""
     variables = dict(request.chat_template_kwargs)
-    if reserved := variables.keys() & set(RESERVED):
-        path = f"chat_template_kwargs.{min(reserved)}"
-        raise invalid(f"{path}: this variable is not the request's to set", path)
+    for name in variables:
+        path = f"chat_template_kwargs.{name}"
+        if name in RESERVED:
+            raise invalid(f"{path}: this variable is not the request's to set", path)
+        if not _reads(template, name):
+            raise invalid(f"{path}: this model's template knows no such variable", path)
     if request.reasoning_effort is not UNSET:
-        if not re.search(r"\breasoning_effort\b", template):
+        if not _reads(template, "reasoning_effort"):
             raise invalid("reasoning_effort: this model's template knows none", "reasoning_effort")
         if variables.setdefault("reasoning_effort", request.reasoning_effort) != request.reasoning_effort:
             raise invalid("reasoning_effort: chat_template_kwargs has another one", "reasoning_effort")
     return variables
+
+
+def _reads(template: str, variable: str) -> bool:
+    return re.search(rf"\b{re.escape(variable)}\b", template) is not None
 
 
 def tools_of(request: ChatRequest) -> list[dict[str, Any]]:

@@ -78,9 +78,8 @@ def _objects(kind: Any) -> set[Any]:
 
 
 def _allow_neutral(properties: dict[str, Any], kind: Any) -> None:
-    """What says nothing, and other values and names for what can be said."""
-    meant = {name: (taken,) for name, (taken, _) in kind.meanings.items() if name in properties}
-    for name, values in {**kind.neutral, **meant}.items():
+    """What says nothing, and other names for what can be said."""
+    for name, values in kind.neutral.items():
         schema = {} if values is None else {"enum": [*values, None]}
         properties[name] = {"anyOf": [properties[name], schema]} if name in properties else schema
     for name, proper in kind.names.items():

@@ -50,15 +50,14 @@ def _kind_of(value: dict[str, Any], kinds: tuple[Kind, ...]) -> Kind | None:
 
 
 def _tidy(kind: Kind, value: dict[str, Any]) -> dict[str, Any]:
-    """Without nulls and what else says nothing; other names and values as those that they stand for."""
+    """Without nulls and what else says nothing; other names as those that they stand for."""
     kept: dict[str, Any] = {}
     for name, item in value.items():
         if item is None or _is_neutral(kind, name, item):
             continue
         if value.get(kind.names.get(name)) in (None, item):
             name = kind.names.get(name, name)
-        taken, meant = kind.meanings.get(name, (None, None))
-        kept[name] = meant if _same(item, taken) else _tidied(item, objects_in(kind).get(name, ()))
+        kept[name] = _tidied(item, objects_in(kind).get(name, ()))
     return kept
 
 

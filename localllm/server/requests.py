@@ -28,7 +28,6 @@ Token = Annotated[int, Meta(ge=0, le=MOST)]
 
 class _Strict(Struct, forbid_unknown_fields=True, kw_only=True):
     neutral: ClassVar[dict[str, tuple[Any, ...] | None]] = {}  # values at which a field does nothing; None: at any
-    meanings: ClassVar[dict[str, tuple[Any, Any]]] = {}  # another value that is taken, and what it stands for
     names: ClassVar[dict[str, str]] = {}  # other names of fields
 
 
@@ -116,7 +115,6 @@ class _Generating(_Strict):
         "store": (False,), "service_tier": ("auto", "default"), "seed": (-1,), "stop": ("",),
         "repetition_penalty": (1.0,), "cache_prompt": (True,),
     }  # fmt: skip
-    meanings: ClassVar = {"max_tokens": (-1, MOST), "max_completion_tokens": (-1, MOST), "top_k": (-1, 0)}
     model: str | UnsetType = UNSET
     stream: bool = False
     stream_options: StreamOptions | UnsetType = UNSET

@@ -53,7 +53,7 @@ def test_what_says_nothing_is_in_the_document() -> None:
         ("ChatRequest", "store", False, True),
         ("ChatRequest", "service_tier", "auto", "flex"),
         ("ChatRequest", "modalities", ["text"], ["audio"]),
-        ("ChatRequest", "top_k", -1, -2),
+        ("ChatRequest", "top_k", 0, -1),
         ("CompletionRequest", "best_of", 1, 2),
         ("AssistantMessage", "content", [], [1]),
         ("AssistantMessage", "reasoning", "x", 1),

@@ -14,6 +14,8 @@ static const struct kernels *table_of(enum cpu_level level, uint32_t features) {
     if (level == CPU_AMX) return kernels_amx();
     if (level == CPU_AVX512) return kernels_avx512();
     if (level == CPU_AVX2) return features & CPU_HAS_AVX_VNNI ? kernels_avx_vnni() : kernels_avx2();
+#else
+    (void)features;
 #endif
     return level == CPU_SCALAR ? &kernels_scalar : NULL;
 }

@@ -200,7 +200,7 @@ ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat | GrammarForma
 RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "strftime_now", "self")
 Variables = Annotated[
     dict[str, str | int | float | bool | None],
-    Meta(max_length=64, extra_json_schema={"propertyNames": {"not": {"enum": list(RESERVED)}}}),
+    Meta(max_length=16, extra_json_schema={"propertyNames": {"not": {"enum": list(RESERVED)}}}),
 ]
 
 

@@ -16,7 +16,6 @@ from localllm.params import Grammar
 from localllm.text import schemas
 
 Part = dict[str, Any]
-MOST_PATTERN = 4 << 10
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
@@ -64,8 +63,8 @@ def _guessed(text: str) -> Grammar:
 def _pattern_part(pattern: str) -> Part:
     from llguidance import LLMatcher
 
-    if len(pattern) > MOST_PATTERN:
-        raise InvalidArgument(f"a pattern has at most {MOST_PATTERN} characters")
+    if len(pattern) > schemas.MOST_PATTERN:
+        raise InvalidArgument(f"a pattern has at most {schemas.MOST_PATTERN} characters, not {len(pattern)}")
     (part,) = json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"]
     return {"lark_grammar": part["lark_grammar"]}
 

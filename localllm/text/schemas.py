@@ -17,6 +17,7 @@ from localllm.errors import InvalidArgument
 MOST_SOURCE = 256 << 10  # characters of a grammar, or of a schema as JSON
 MOST_DEPTH = 64
 MOST_NODES = 20_000
+MOST_PATTERN = 4 << 10  # characters
 _DATA = frozenset({"const", "enum", "default", "examples", "example"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})  # schemas by name
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
@@ -58,6 +59,7 @@ def _ready(schema: Any, home: str) -> Any:
         raise InvalidArgument('"x-guidance" is no keyword of JSON schema')
     if home != "#" and isinstance(schema.get("$id"), str):
         raise InvalidArgument('"$id" is held to only at the root of a schema')
+    _check_patterns(schema)
     made = {key: _value(key, value, home) for key, value in schema.items()}
     _with_null(made)
     _with_numbers(made)
@@ -104,6 +106,13 @@ def _with_numbers(schema: dict[str, Any]) -> None:
             if bound not in schema:
                 raise InvalidArgument(f'"{exclusive}": true needs a "{bound}"')
             schema[exclusive] = schema.pop(bound)
+
+
+def _check_patterns(schema: Mapping[str, Any]) -> None:
+    names = schema.get("patternProperties")
+    for pattern in (schema.get("pattern"), *(names if isinstance(names, Mapping) else ())):
+        if isinstance(pattern, str) and len(pattern) > MOST_PATTERN:
+            raise InvalidArgument(f"a pattern has at most {MOST_PATTERN} characters, not {len(pattern)}")
 
 
 def _check_size(schema: Any) -> None:

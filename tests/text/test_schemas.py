@@ -41,6 +41,7 @@ def test_bounds_of_draft_4(schema: dict[str, Any]) -> None:
         ({"x-guidance": {}}, "x-guidance"), ({"properties": {"a": {"items": [{"x-guidance": {}}]}}}, "x-guidance"),
         ({"nullable": True}, "nullable"), ({"type": "string", "nullable": "yes"}, "nullable"),
         ({"allOf": [{"exclusiveMaximum": True}]}, "exclusiveMaximum"),
+        ({"items": {"pattern": "a" * 4097}}, "4096"), ({"patternProperties": {"a" * 4097: {}}}, "4096"),
     ],
 )  # fmt: skip
 def test_what_would_not_be_held_is_refused_by_name(schema: dict[str, Any], match: str) -> None:

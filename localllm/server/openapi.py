@@ -65,10 +65,12 @@ def _schemas(kinds: list[Any], prefix: str = "") -> tuple[list[dict[str, Any]], 
 
 
 def _allow_null(component: dict[str, Any]) -> None:
-    """A field that is null counts as absent."""
+    """A field that is null counts as absent, whether it is known or not."""
     for name, schema in component.get("properties", {}).items():
         if name not in component.get("required", ()):
             component["properties"][name] = {"anyOf": [schema, {"type": "null"}]}
+    if component.get("additionalProperties") is False:
+        component["additionalProperties"] = {"type": "null"}
 
 
 def _objects(kind: Any) -> set[Any]:

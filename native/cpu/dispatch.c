@@ -13,7 +13,7 @@ static const struct kernels *table_of(enum cpu_level level, uint32_t features) {
 #if defined(LL_X86)
     if (level == CPU_AMX) return kernels_amx();
     if (level == CPU_AVX512) return kernels_avx512();
-    if (level == CPU_AVX2) return features & CPU_HAS_AVX_VNNI ? kernels_avx_vnni() : kernels_avx2();
+    if (level == CPU_AVX2) return features & CPU_HAS_AVX_VNNI ? kernels_avxvnni() : kernels_avx2();
 #else
     (void)features;
 #endif

@@ -101,7 +101,7 @@ struct kernels {
 /* The levels, weakest first; which of them this machine runs is cpuinfo.h's answer. NULL when not built. */
 extern const struct kernels kernels_scalar;
 const struct kernels *kernels_avx2(void);
-const struct kernels *kernels_avx_vnni(void); /* level avx2, where the processor has AVX-VNNI */
+const struct kernels *kernels_avxvnni(void); /* level avx2, where the processor has AVX-VNNI */
 const struct kernels *kernels_avx512(void);
 const struct kernels *kernels_amx(void);
 

@@ -48,7 +48,7 @@ def nvcc_flags() -> list[str]:
 def sources(folders: Iterable[str]) -> list[Path]:
     """The C files of folders of native, less those of one instruction-set level."""
     files = [p for folder in folders for p in sorted((NATIVE / folder).glob("*.c"))]
-    return [p for p in files if p.stem.rpartition("_")[2] not in ("avx2", "avx512", "amx")]
+    return [p for p in files if p.stem.rpartition("_")[2] not in ("avx2", "avxvnni", "avx512", "amx")]
 
 
 def compile_all(folder: Path, commands: list[tuple[list[str], Path]]) -> list[str]:

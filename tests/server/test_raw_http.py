@@ -125,6 +125,15 @@ def test_pipelined_requests_are_answered_in_order(server: Live) -> None:
     assert answer.count(b"HTTP/1.1 200") == 3 and answer.index(b"tokens") < answer.index(b"tiny")
 
 
+def test_packets_do_not_wait_for_each_other(server: Live) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
+        sock.recv(1 << 16)
+        (connection,) = [one for one in server.running.server_state.connections if not one.transport.is_closing()]
+        own = connection.transport.get_extra_info("socket")
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
 def test_a_body_in_chunks_and_bits(server: Live) -> None:
     with server.connect() as sock:
         head = POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"

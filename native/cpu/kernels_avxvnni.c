@@ -2,7 +2,7 @@
 #include "one_token.h"
 #include "vnni.h"
 
-#define KERNELS kernels_avx_vnni
+#define KERNELS kernels_avxvnni
 #define LEVEL "avx2"
 #define ROWS row_kernels_avx2
 #include "lanes_table.h"

@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import httpx
 import pytest
@@ -155,39 +155,39 @@ def test_another_protocol_is_not_spoken_and_nobody_is_told(server: Live, caplog:
     assert not caplog.records
 
 
-class TestPipelining:
-    LONG: ClassVar = {"prompt": "once", "max_tokens": 400, "ignore_eos": True}
+@contextmanager
+def held_answer(server: Live, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, bytes]]:
+    """A connection, and a request whose answer no step goes on with while the block lasts. Behind it the connection is
+    closed, and what the request held must be free before the answer could go on."""
+    data, gate = json.dumps({"prompt": "once", "max_tokens": 400, "ignore_eos": True}).encode(), threading.Event()
+    runner = server.llm._engine._runner
+    step = runner.step
+    monkeypatch.setattr(runner, "step", lambda rows: gate.wait(20) and step(rows))
+    with server.connect() as sock:
+        yield sock, POST.replace(b"/tokenize", b"/v1/completions") + b"Content-Length: %d\r\n\r\n" % len(data) + data
+    left = time.monotonic()
+    while server.service.jobs and time.monotonic() < left + 5:
+        time.sleep(0.01)
+    gate.set()
+    assert time.monotonic() < left + 3
+    server.wait_until_idle()
 
+
+class TestPipelining:
     @pytest.mark.parametrize("ahead", [b"", POST, POST + b"Content-Length: 16\r\n\r\n" + BODY, POST[:9]])
     @pytest.mark.parametrize("later", [False, True])
     def test_who_leaves_is_noticed_behind_another_request(
         self, server: Live, ahead: bytes, later: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        data, gate = json.dumps(self.LONG).encode(), threading.Event()
-        first = POST.replace(b"/tokenize", b"/v1/completions") + b"Content-Length: %d\r\n\r\n" % len(data) + data
-        runner = server.llm._engine._runner
-        step = runner.step
-        monkeypatch.setattr(runner, "step", lambda rows: gate.wait(20) and step(rows))
-        with server.connect() as sock:
+        with held_answer(server, monkeypatch) as (sock, first):
             sock.sendall(first if later else first + ahead)
             wait_until(lambda: bool(server.service.jobs))
             if later:
                 sock.sendall(ahead)
                 time.sleep(0.05)
-        left = time.monotonic()
-        while server.service.jobs and time.monotonic() < left + 5:
-            time.sleep(0.01)
-        gate.set()
-        assert time.monotonic() < left + 3
-        server.wait_until_idle()
 
     def test_who_sends_far_ahead_is_cut_off(self, server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-        data, gate = json.dumps(self.LONG).encode(), threading.Event()
-        first = POST.replace(b"/tokenize", b"/v1/completions") + b"Content-Length: %d\r\n\r\n" % len(data) + data
-        runner = server.llm._engine._runner
-        step = runner.step
-        monkeypatch.setattr(runner, "step", lambda rows: gate.wait(20) and step(rows))
-        with server.connect() as sock:
+        with held_answer(server, monkeypatch) as (sock, first):
             sock.sendall(first)
             wait_until(lambda: bool(server.service.jobs))
             with pytest.raises(OSError):
@@ -195,12 +195,6 @@ class TestPipelining:
                     sock.sendall(GET + HOST + b"\r\n" + b"GET /v1/models")
                     sock.sendall(b" HTTP/1.1\r\n" + HOST + b"X: " + b"y" * 1000 + b"\r\n\r\n")
                     time.sleep(0.001)
-        left = time.monotonic()
-        while server.service.jobs and time.monotonic() < left + 5:
-            time.sleep(0.01)
-        gate.set()
-        assert time.monotonic() < left + 3
-        server.wait_until_idle()
 
 
 class TestCrowds:

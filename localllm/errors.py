@@ -9,7 +9,7 @@ LocalLLMError
 ├── DeviceError                            LL_EDEVICE       503  the device failed, or there is none
 ├── TemplateError                                           400  a chat template cannot be rendered
 ├── FormError                                               400  an answer cannot go on in the form it must have
-├── ChildError                                           503  the process that renders templates does not work
+├── ChildError                                           503  a child process (text/child.py) does not work
 ├── ClosedError                                             503  used after close()
 └── ForkError                                               500  used in a child process after fork()
 """

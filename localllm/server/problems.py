@@ -57,7 +57,7 @@ _TOLD: dict[type[Exception], tuple[int, str, str]] = {
     UnreadAnswer: (408, "the client does not take its answer", "unread_answer"),
     ClosedError: (503, "the server is shutting down", "shutting_down"),
     DeviceError: (503, "the computation failed; the server's log says why", "device_error"),
-    ChildError: (503, "chat templates cannot be rendered now; the server's log says why", "renderer_failed"),
+    ChildError: (503, "a process that this request needs does not work; the server's log says why", "child_failed"),
     MemoryLimitError: (503, "there is not enough memory for this request", "out_of_memory"),
 }
 

@@ -91,9 +91,9 @@ def test_a_renderer_that_is_stopped_is_the_servers_fault(talking: Path, monkeypa
         assert process is not None
         process.send_signal(signal.SIGSTOP)
         refused = server.post("/v1/chat/completions", CHAT)
-        assert refused.status_code == 503 and refused.json()["error"]["code"] == "renderer_failed"
+        assert refused.status_code == 503 and refused.json()["error"]["code"] == "child_failed"
         assert refused.json()["error"]["param"] is None
-        assert httpx.get(server.url + "/health").json()["last_failure"] == "renderer_failed"
+        assert httpx.get(server.url + "/health").json()["last_failure"] == "child_failed"
         assert server.post("/v1/chat/completions", CHAT).status_code == 200
 
 

@@ -17,6 +17,7 @@ from localllm.bundled import demo_model_path
 from localllm.errors import InvalidArgument
 from localllm.memory import used_memory
 from localllm.params import Grammar
+from localllm.text import constraint
 from localllm.text.constraint import CallGuard, Compiler, Constraint
 from localllm.text.reasoning import FAMILIES, ReasoningSplitter
 from localllm.text.tokenizer import Tokenizer
@@ -330,6 +331,18 @@ def test_a_form_that_is_endless_to_compile_is_refused_in_time(given: dict[str, A
     assert time.monotonic() - begun < 20 and used_memory()[0] - before < 100 << 20
     mask = compiler.form(json_schema=patterns(2))()
     assert len(allowed(mask, tokenizer.n_vocab))
+
+
+def test_a_killed_child_is_replaced() -> None:
+    tokenizer = Tokenizer.from_gguf(demo_model_path())
+    compiler = Compiler(tokenizer, tokenizer.n_vocab)
+    compiler.form(json_schema={"const": 1})
+    process = constraint._CHILD.process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert len(allowed(compiler.form(json_schema={"const": 2})(), tokenizer.n_vocab))
+    assert constraint._CHILD.process is not process
 
 
 def test_a_schema_nested_deeply_is_refused() -> None:

@@ -9,10 +9,6 @@
 #include <unistd.h>
 #if defined(__linux__)
 #include <sched.h>
-#include <sys/syscall.h>
-#endif
-#if defined(__x86_64__)
-#include <cpuid.h>
 #endif
 
 #include "status.h"
@@ -48,36 +44,6 @@ static const uint32_t level_needs[CPU_LEVELS] = {
     [CPU_AVX512] = CPU_HAS_AVX512F | CPU_HAS_AVX512BW | CPU_HAS_AVX512DQ | CPU_HAS_AVX512VL | CPU_HAS_AVX512_VNNI,
     [CPU_AMX] = CPU_HAS_AVX512_VBMI | CPU_HAS_AVX512_BF16 | CPU_HAS_AMX_TILE | CPU_HAS_AMX_INT8 | CPU_HAS_AMX_BF16,
 };
-
-#if defined(__x86_64__)
-static bool ask_for_tiles(void) {
-#if defined(__linux__)
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-#else
-    return false;
-#endif
-}
-
-void cpu_ask(struct cpu_answers *out) {
-    uint32_t a, b, c, d;
-    *out = (struct cpu_answers){0};
-    if (__get_cpuid(1, &a, &b, &c, &d)) out->leaf1_ecx = c;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-        out->leaf7_ebx = b;
-        out->leaf7_ecx = c;
-        out->leaf7_edx = d;
-        if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) out->leaf7_1_eax = a;
-    }
-    if (out->leaf1_ecx >> 27 & 1) { /* OSXSAVE: XGETBV may be executed */
-        __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
-        out->xcr0 = (uint64_t)d << 32 | a;
-    }
-    if (out->leaf7_edx >> 24 & 1) out->tiles_granted = ask_for_tiles();
-}
-#else
-void cpu_ask(struct cpu_answers *out) { *out = (struct cpu_answers){0}; }
-#endif
 
 uint32_t cpu_features(const struct cpu_answers *w) {
     uint32_t found = 0;
@@ -147,15 +113,6 @@ const char *ll_cpu_features(void) {
         if (features & feature_names[i].bit)
             used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? " " : "", feature_names[i].name);
     return text;
-}
-
-/* Measured for one token's products (docs/kernels.md): Sapphire Rapids reads most with 2 kB, Zen 5 with 8 kB. */
-int32_t cpu_read_ahead(void) {
-#if defined(__x86_64__)
-    uint32_t a, b, c, d;
-    if (__get_cpuid(0, &a, &b, &c, &d) && b == 0x68747541) return 8192; /* "Auth", of AuthenticAMD */
-#endif
-    return 2048;
 }
 
 /* ---- cores ---- */

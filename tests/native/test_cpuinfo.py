@@ -31,7 +31,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not compiler:
         pytest.skip("no C compiler")
     out = tmp_path_factory.mktemp("probe") / "probe"
-    sources = [ROOT / "native" / name for name in ("cpu/cpuinfo.c", "base/status.c")]
+    sources = [ROOT / "native" / name for name in ("cpu/cpuid.c", "cpu/cpuinfo.c", "base/status.c")]
     folders = [f"-I{ROOT / name}" for name in ("native", "native/include", "native/base")]
     command = [compiler, "-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *folders, *sources]
     command += [ROOT / "tests" / "native" / "probe_cpuinfo.c", "-o", out]

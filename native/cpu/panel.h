@@ -10,7 +10,7 @@
 enum {
     CHUNK = 8,   /* blocks of 32 columns in a panel: one block of the K types */
     ABREAST = 2, /* panels that a core takes at once, so that a q that was loaded serves both, */
-    TILE = 4     /* and tokens */
+    TILE = LANES == 16 ? 6 : 4 /* and tokens: 32 registers hold twelve sums of a block and twelve of all blocks */
 };
 
 /* d and m of types with a scale per 256 columns are those of block 0. */

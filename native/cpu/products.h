@@ -16,6 +16,8 @@
 #include "quantize.h"
 #include "row_kernels.h"
 
+static const int32_t tile_sizes[] = {1, 2, 4, 6}; /* SIZES of them, up to TILE */
+
 /* Unpacked side by side when there are tokens enough to reuse a tile: as many as the first-level cache holds. */
 enum { PANELS = 4, UNPACKING = 5 /* tokens take as long */ };
 
@@ -28,7 +30,7 @@ typedef void unpack_fn(const uint8_t *w, int64_t row_bytes, int rows, int64_t fi
 struct format {
     fill_fn *fill;
     one_fn *one; /* or NULL */
-    core_fn *const *cores; /* for 1, 2, 4, ... TILE tokens */
+    core_fn *const *cores; /* for as many tokens as tile_sizes says */
     enum form form;
     bool halves; /* sub-scales per sixteen columns */
     int32_t offset; /* of the panel's codes */
@@ -102,7 +104,19 @@ static void fill_panels(const struct format *f, const uint8_t *w, int64_t row_by
 }
 
 static void store_sums(const float *acc, int32_t rows, int32_t ld, int32_t n, float *out, int64_t ld_out) {
-    for (int32_t t = 0; t < n; t++) memcpy(out + t * ld_out, acc + (int64_t)t * ld, sizeof(float) * (size_t)rows);
+    for (int32_t t = 0; t < n; t++, acc += ld, out += ld_out) {
+        int32_t r = 0;
+        for (; r + LANES <= rows; r += LANES) memcpy(out + r, acc + r, LANES * sizeof(float));
+        memcpy(out + r, acc + r, sizeof(float) * (size_t)(rows - r));
+    }
+}
+
+/* Which of tile_sizes comes next: the largest, but twice four instead of six and what is left of eight or nine. */
+static int next_size(int32_t token, int32_t n) {
+    int32_t end = (token / GROUP + 1) * GROUP, left = (end < n ? end : n) - token;
+    int size = left == 8 || left == 9 ? 2 : SIZES - 1;
+    while (tile_sizes[size] > left) size--;
+    return size;
 }
 
 /* The driver of quantized types where rows are lanes. */
@@ -128,8 +142,8 @@ static void matmul_lanes(const struct format *f, const uint8_t *w, int64_t row_b
             start_stream(&work->next, (uintptr_t)w + (uintptr_t)((r + here) * row_bytes + first / CHUNK * bytes),
                          bytes);
             fill_panels(f, w + r * row_bytes, row_bytes, here, first, count, work);
-            for (int32_t t = 0, size = SIZES - 1; t < a->n; t += 1 << size) {
-                while (a->n - t < 1 << size) size--;
+            for (int32_t t = 0, size; t < a->n; t += tile_sizes[size]) {
+                size = next_size(t, a->n);
                 struct tile x = tile_at(f, a, terms, t, first);
                 x.next = &work->next;
                 float *acc = work->acc + (int64_t)t * ld;

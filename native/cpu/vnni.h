@@ -64,6 +64,17 @@ INLINE void add_scaled_steps(int tokens, const struct panel *p, const int8_t *q,
     }
 }
 
+/* Adds sums of q, two at a time, times what the panels have for them: the minima, or what takes back the codes' offset.
+ * Not beside the steps: there are no registers for it. */
+INLINE void add_pairs(int tokens, bool halves, const struct panel *p, const struct tile *x, vi (*to)[TILE]) {
+    for (int pair = 0; pair < (halves ? CHUNK : CHUNK / 2); pair++) {
+        UNROLL for (int t = 0; t < tokens; t++) {
+            vi sums = vi_set32(load_i32(x->sums + t * SUPER_SUMS + (halves ? 0 : 16) + 2 * pair));
+            UNROLL for (int i = 0; i < ABREAST; i++) to[i][t] = vi_dot16(to[i][t], vi_load(p[i].pairs[pair]), sums);
+        }
+    }
+}
+
 /* Types with a scale per 256 columns; halves: sub-scales per 16 of them, not 32. */
 INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p, const struct tile *x, float *acc,
                        int64_t ld) {
@@ -74,16 +85,9 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
         const int8_t *q = tile_q(x, 0, b);
         add_scaled_steps(tokens, p, q, b, 0, halves ? 4 : 8, isum, &next);
         if (halves) add_scaled_steps(tokens, p, q, b, 4, 8, isum, &next);
-        if (!halves && b % 2) continue;
-        UNROLL for (int t = 0; t < tokens; t++) {
-            vi sums = vi_set32(load_i32(x->sums + t * SUPER_SUMS + (halves ? 2 * b : 16 + b)));
-            UNROLL for (int i = 0; i < ABREAST; i++) {
-                vi *to = min ? &msum[i][t] : &isum[i][t];
-                *to = vi_dot16(*to, vi_load(p[i].pairs[halves ? b : b / 2]), sums);
-            }
-        }
     }
     *x->next = next;
+    add_pairs(tokens, halves, p, x, min ? msum : isum);
     UNROLL for (int i = 0; i < ABREAST; i++) add_super(tokens, min, p + i, x, isum[i], msum[i], acc + i * LANES, ld);
 }
 
@@ -96,12 +100,22 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
         (void)count;                                                                                              \
         super_core(tokens, halves, min, p, x, acc, ld);                                                           \
     }
+#if defined(__AVX512F__)
+enum { SIZES = 4 };
+#define CORES(CORE, name, ...) \
+    CORE(name, 1, __VA_ARGS__) \
+    CORE(name, 2, __VA_ARGS__) \
+    CORE(name, 4, __VA_ARGS__) \
+    CORE(name, 6, __VA_ARGS__) \
+    static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4, name##_6};
+#else
+enum { SIZES = 3 };
 #define CORES(CORE, name, ...) \
     CORE(name, 1, __VA_ARGS__) \
     CORE(name, 2, __VA_ARGS__) \
     CORE(name, 4, __VA_ARGS__) \
     static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4};
-enum { SIZES = 3 };
+#endif
 CORES(BLOCK_CORE, plain_cores, false)
 CORES(BLOCK_CORE, min_cores, true)
 CORES(SUPER_CORE, super_cores, false, false)

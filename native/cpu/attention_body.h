@@ -20,15 +20,16 @@
 #include "localllm.h"
 #include "v16.h"
 
-/* How many sums grow side by side: as many as there are registers for. */
+/* How many sums grow side by side, of keys for each of SCORED queries, and of sixteen values: as many as there are
+ * registers for. */
 #if defined(__AVX512F__)
-enum { SUMS = 16, SIXTEENS = 4 };
+enum { SUMS = 8, SIXTEENS = 4 };
 #elif defined(__AVX2__)
-enum { SUMS = 4, SIXTEENS = 1 };
+enum { SUMS = 2, SIXTEENS = 1 };
 #else
 enum { SUMS = 1, SIXTEENS = 1 };
 #endif
-enum { QUERIES = 4, NEAR_KEYS = 64 /* values that stay in the first cache while all queries take them in */ };
+enum { SCORED = 2, QUERIES = 4, NEAR_KEYS = 64 /* whose values stay in the first cache while queries take them in */ };
 
 struct layout {
     int32_t queries, width; /* width is head_dim up to a multiple of 16; what is added is 0 */
@@ -115,37 +116,64 @@ static void read_span(const struct attend_tile *t, const struct layout *l, int32
 
 /* ---- scores and weights ---- */
 
-/* q . k of sixteen keys. */
-V16_INLINE v16 score(const float *q, const float *k, int32_t width) {
-    v16 sums[16];
-    for (int32_t j = 0; j < 16; j += SUMS, k += (int64_t)SUMS * width) {
-        v16 sum[SUMS];
-        for (int i = 0; i < SUMS; i++) sum[i] = v16_set(0);
+/* Sums of eight keys for some neighbouring queries. */
+V16_INLINE void dot_eight(int queries, const float *q, const float *k, int32_t width, v16_eight *out) {
+    v16 dot[SCORED][8];
+    for (int32_t j = 0; j < 8; j += SUMS, k += (int64_t)SUMS * width) {
+        v16 sum[SCORED][SUMS];
+        for (int h = 0; h < queries; h++)
+            for (int i = 0; i < SUMS; i++) sum[h][i] = v16_set(0);
         for (int32_t d = 0; d < width; d += 16) {
-            v16 x = v16_load(q + d);
-            for (int i = 0; i < SUMS; i++) sum[i] = v16_fma(x, v16_load(k + (int64_t)i * width + d), sum[i]);
+            v16 x[SCORED];
+            for (int h = 0; h < queries; h++) x[h] = v16_load(q + (int64_t)h * width + d);
+            for (int i = 0; i < SUMS; i++) {
+                v16 key = v16_load(k + (int64_t)i * width + d);
+                v16_hold(&key);
+                for (int h = 0; h < queries; h++) sum[h][i] = v16_fma(x[h], key, sum[h][i]);
+            }
         }
-        for (int i = 0; i < SUMS; i++) sums[j + i] = sum[i];
+        for (int h = 0; h < queries; h++)
+            for (int i = 0; i < SUMS; i++) dot[h][j + i] = sum[h][i];
     }
-    return v16_sums(sums);
+    for (int h = 0; h < queries; h++) out[h] = v16_sum_eight(dot[h]);
+}
+
+/* Of sixteen keys, for some neighbouring queries whose scores lie ATTEND_SPAN apart. */
+V16_INLINE void score(int queries, const float *q, const float *k, int32_t width, float scale, float *s) {
+    v16_eight low[SCORED], high[SCORED];
+    dot_eight(queries, q, k, width, low);
+    dot_eight(queries, q, k + 8 * (int64_t)width, width, high);
+    for (int h = 0; h < queries; h++)
+        v16_store(s + h * ATTEND_SPAN, v16_mul(v16_sums(low[h], high[h]), v16_set(scale)));
 }
 
 /* Sixteen keys stay near while all queries meet them. Keys that a query does not see may get any score. */
 static void score_span(const struct layout *l, int32_t n, float scale) {
-    v16 by = v16_set(scale);
     for (int32_t j = 0; j < n; j += 16) {
-        for (int32_t i = 0; i < l->queries; i++) {
-            if (l->lo[i] >= j + 16 || l->hi[i] <= j) continue;
-            v16 dots = score(l->q + (int64_t)i * l->width, l->k + (int64_t)j * l->width, l->width);
-            v16_store(l->s + (int64_t)i * ATTEND_SPAN + j, v16_mul(dots, by));
+        const float *k = l->k + (int64_t)j * l->width;
+        for (int32_t i = 0, count; i < l->queries; i += count) {
+            const float *q = l->q + (int64_t)i * l->width;
+            float *s = l->s + (int64_t)i * ATTEND_SPAN + j;
+            count = l->queries - i < SCORED ? 1 : SCORED;
+            if (l->lo[i] >= j + 16 || l->hi[i + count - 1] <= j) continue; /* both rise */
+            if (count == 1)
+                score(1, q, k, l->width, scale, s);
+            else
+                score(SCORED, q, k, l->width, scale, s);
         }
     }
+}
+
+static float exp_of(float x) {
+    float e[16];
+    v16_store(e, v16_exp(v16_set(x)));
+    return e[0];
 }
 
 /* One query's scores become weights, 0 for keys outside [lo, hi). Returns what is left of the values before. */
 static float weigh(int32_t lo, int32_t hi, float *s, float *max, float *sum) {
     int32_t first = lo & ~15, last = (hi + 15) & ~15;
-    float old = *max, shrink[16];
+    float old = *max;
     v16 largest = v16_set(old), total = v16_set(0);
     for (int32_t j = first; j < lo; j++) s[j] = -INFINITY;
     for (int32_t j = hi; j < last; j++) s[j] = -INFINITY;
@@ -157,9 +185,10 @@ static float weigh(int32_t lo, int32_t hi, float *s, float *max, float *sum) {
         v16_store(s + j, w);
         total = v16_add(total, w);
     }
-    v16_store(shrink, v16_exp(v16_set(old - *max))); /* 0 where old is -INFINITY */
-    *sum = fmaf(*sum, shrink[0], v16_sum(total));
-    return shrink[0];
+    float shrink = 1; /* e to the 0, as mostly: late keys seldom have the largest score */
+    if (*max != old || old == -INFINITY) shrink = exp_of(old - *max); /* 0 where old alone is -INFINITY */
+    *sum = fmaf(*sum, shrink, v16_sum(total));
+    return shrink;
 }
 
 /* ---- values ---- */
@@ -212,6 +241,7 @@ static void take_in(const struct layout *l, int32_t first, int32_t count, int32_
 
 static void shrink_acc(float *acc, int32_t width, float shrink) {
     v16 by = v16_set(shrink);
+    if (shrink == 1) return;
     for (int32_t d = 0; d < width; d += 16) v16_store(acc + d, v16_mul(v16_load(acc + d), by));
 }
 
@@ -246,12 +276,7 @@ static void fold(const struct attend_tile *t, int32_t begin, int32_t end, void *
         fold_span(t, &l, from, least(end - from, ATTEND_SPAN), state);
 }
 
-static float factor(float old, float max) {
-    float e[16];
-    if (max == -INFINITY) return 1;
-    v16_store(e, v16_exp(v16_set(old - max)));
-    return e[0];
-}
+static float factor(float old, float max) { return max == -INFINITY ? 1 : exp_of(old - max); }
 
 static void merge(int32_t queries, int32_t head_dim, const struct attend_state *from, struct attend_state *into) {
     int32_t width = (head_dim + 15) & ~15;

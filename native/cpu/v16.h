@@ -18,6 +18,8 @@ typedef __m512 v16;
 V16_INLINE v16 v16_set(float x) { return _mm512_set1_ps(x); }
 V16_INLINE v16 v16_load(const float *p) { return _mm512_loadu_ps(p); }
 V16_INLINE void v16_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
+/* In a register from here on: GCC would rather load once more for every use. */
+V16_INLINE void v16_hold(v16 *a) { __asm__("" : "+v"(*a)); }
 V16_INLINE v16 v16_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
 V16_INLINE v16 v16_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
 V16_INLINE v16 v16_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
@@ -49,16 +51,22 @@ V16_INLINE float v16_sum(v16 a) {
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
 
-/* Lane i is v16_sum(in[i]). */
-V16_INLINE v16 v16_sums(const v16 in[16]) {
-    __m512 lane[4];
-    for (int i = 0; i < 4; i++) { /* in[i], in[4 + i], in[8 + i], in[12 + i] in a quarter each, four lanes left */
-        __m512 a =
+/* Eight of sixteen v16_sum() under way: a quarter of a register each, four lanes left. */
+typedef struct { __m512 of[4]; } v16_eight;
+
+V16_INLINE v16_eight v16_sum_eight(const v16 in[8]) {
+    v16_eight r;
+    for (int i = 0; i < 4; i++)
+        r.of[i] =
             _mm512_add_ps(_mm512_shuffle_f32x4(in[i], in[4 + i], 0x44), _mm512_shuffle_f32x4(in[i], in[4 + i], 0xee));
-        __m512 b = _mm512_add_ps(_mm512_shuffle_f32x4(in[8 + i], in[12 + i], 0x44),
-                                 _mm512_shuffle_f32x4(in[8 + i], in[12 + i], 0xee));
-        lane[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    }
+    return r;
+}
+/* Lane i is v16_sum() of the i-th. */
+V16_INLINE v16 v16_sums(v16_eight low, v16_eight high) {
+    __m512 lane[4];
+    for (int i = 0; i < 4; i++)
+        lane[i] = _mm512_add_ps(_mm512_shuffle_f32x4(low.of[i], high.of[i], 0x88),
+                                _mm512_shuffle_f32x4(low.of[i], high.of[i], 0xdd));
     __m512 a = _mm512_add_ps(_mm512_shuffle_ps(lane[0], lane[1], 0x44), _mm512_shuffle_ps(lane[0], lane[1], 0xee));
     __m512 b = _mm512_add_ps(_mm512_shuffle_ps(lane[2], lane[3], 0x44), _mm512_shuffle_ps(lane[2], lane[3], 0xee));
     return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
@@ -78,6 +86,7 @@ V16_INLINE void v16_store(float *p, v16 a) {
     _mm256_storeu_ps(p, a.lo);
     _mm256_storeu_ps(p + 8, a.hi);
 }
+V16_INLINE void v16_hold(v16 *a) { __asm__("" : "+x"(a->lo), "+x"(a->hi)); }
 V16_INLINE v16 v16_add(v16 a, v16 b) { return (v16){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 V16_INLINE v16 v16_sub(v16 a, v16 b) { return (v16){_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 V16_INLINE v16 v16_mul(v16 a, v16 b) { return (v16){_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
@@ -118,7 +127,8 @@ V16_INLINE float v16_sum(v16 a) {
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
-V16_INLINE __m256 v8_sums(const v16 *in) { /* of in[0 .. 3] and in[4 .. 7], a half each */
+typedef __m256 v16_eight;
+V16_INLINE v16_eight v16_sum_eight(const v16 in[8]) { /* of in[0 .. 3] and in[4 .. 7], a half each */
     __m256 lane[4];
     for (int i = 0; i < 4; i++) {
         __m256 a = _mm256_add_ps(in[i].lo, in[i].hi), b = _mm256_add_ps(in[4 + i].lo, in[4 + i].hi);
@@ -128,7 +138,7 @@ V16_INLINE __m256 v8_sums(const v16 *in) { /* of in[0 .. 3] and in[4 .. 7], a ha
     __m256 b = _mm256_add_ps(_mm256_shuffle_ps(lane[2], lane[3], 0x44), _mm256_shuffle_ps(lane[2], lane[3], 0xee));
     return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
 }
-V16_INLINE v16 v16_sums(const v16 in[16]) { return (v16){v8_sums(in), v8_sums(in + 8)}; }
+V16_INLINE v16 v16_sums(v16_eight low, v16_eight high) { return (v16){low, high}; }
 V16_INLINE float v16_largest(v16 a) {
     __m256 h = _mm256_max_ps(a.lo, a.hi);
     __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -151,6 +161,7 @@ typedef struct { float lane[16]; } v16;
 V16_INLINE v16 v16_set(float x) { V16_LANES(x); }
 V16_INLINE v16 v16_load(const float *p) { V16_LANES(p[i]); }
 V16_INLINE void v16_store(float *p, v16 a) { memcpy(p, a.lane, sizeof a.lane); }
+V16_INLINE void v16_hold(v16 *a) { (void)a; }
 V16_INLINE v16 v16_add(v16 a, v16 b) { V16_LANES(a.lane[i] + b.lane[i]); }
 V16_INLINE v16 v16_sub(v16 a, v16 b) { V16_LANES(a.lane[i] - b.lane[i]); }
 V16_INLINE v16 v16_mul(v16 a, v16 b) { V16_LANES(a.lane[i] * b.lane[i]); }
@@ -178,7 +189,13 @@ V16_INLINE float v16_sum(v16 a) {
     }
     return a.lane[0];
 }
-V16_INLINE v16 v16_sums(const v16 in[16]) { V16_LANES(v16_sum(in[i])); }
+typedef struct { float of[8]; } v16_eight;
+V16_INLINE v16_eight v16_sum_eight(const v16 in[8]) {
+    v16_eight r;
+    for (int i = 0; i < 8; i++) r.of[i] = v16_sum(in[i]);
+    return r;
+}
+V16_INLINE v16 v16_sums(v16_eight low, v16_eight high) { V16_LANES(i < 8 ? low.of[i] : high.of[i - 8]); }
 V16_INLINE float v16_largest(v16 a) {
     float largest = a.lane[0];
     for (int i = 1; i < 16; i++) largest = a.lane[i] > largest ? a.lane[i] : largest;

@@ -6,6 +6,7 @@ for the rest of their character, and text that may be the beginning of a stop st
 
 import codecs
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from localllm.errors import InvalidArgument
 
@@ -25,7 +26,8 @@ class TextStream:
             raise InvalidArgument("stop: a stop string is empty")
         self.stopped = False
         self._token_bytes = token_bytes
-        self._stop = tuple(stop)
+        self._stop = [_Stop(text) for text in stop]
+        self._begins = {text[0] for text in stop}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._whole = True  # no character has only begun
@@ -53,21 +55,41 @@ class TextStream:
         return text + held
 
     def _advance(self, text: str) -> str:
-        if not self._stop:
+        if not self._stop or (not self._held and self._begins.isdisjoint(text)):
             return text
-        text = self._held + text
-        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)[1]]
-        keep = max(_overlap(text, stop) for stop in self._stop)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        shown = self._held + text
+        for at, char in enumerate(text, len(self._held) + 1):
+            if complete := max(stop.reads(char) for stop in self._stop):
+                self.stopped, self._held = True, ""
+                return shown[: at - complete]
+        keep = max(stop.matched for stop in self._stop)
+        self._held = shown[len(shown) - keep :]
+        return shown[: len(shown) - keep]
 
 
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of the text that begins the stop string."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:size]):
-            return size
-    return 0
+class _Stop:
+    """How much of a stop string the text ends with (Knuth, Morris and Pratt 1977: each character costs the same)."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._shorter = text, _borders(text)
+        self.matched = 0
+
+    def reads(self, char: str) -> int:
+        """The length of the stop string if it is complete with this character, else 0."""
+        matched = self.matched
+        while matched and self._text[matched] != char:
+            matched = self._shorter[matched - 1]
+        self.matched = matched = matched + (self._text[matched] == char)
+        return matched if matched == len(self._text) else 0
+
+
+@lru_cache(maxsize=64)  # of each choice of a request they are the same
+def _borders(text: str) -> tuple[int, ...]:
+    """For each beginning of the text, the length of the longest shorter one that it ends with."""
+    borders = [0] * len(text)
+    for end in range(1, len(text)):
+        size = borders[end - 1]
+        while size and text[size] != text[end]:
+            size = borders[size - 1]
+        borders[end] = size + (text[size] == text[end])
+    return tuple(borders)

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -106,6 +107,15 @@ def test_a_space_that_begins_an_answer_can_be_dropped() -> None:
         reader = TextStream(pieces.__getitem__, skip_space=True)
         assert "".join(reader.push(token) for token in range(len(pieces))) + reader.finish() == text
     reader = TextStream([b" STOP"].__getitem__, (" STOP", "STOP"), skip_space=True)
+    assert (reader.push(0), reader.stopped) == ("", True)
+
+
+def test_long_stop_strings_that_nearly_come_cost_little() -> None:
+    stops = ["a" * 1024, *(f"b{i}" + "a" * 1000 for i in range(15))]
+    reader = TextStream([b"a"].__getitem__, stops)
+    start = process_time()
+    assert "".join(reader.push(0) for _ in range(1023)) == ""
+    assert process_time() - start < 0.5
     assert (reader.push(0), reader.stopped) == ("", True)
 
 

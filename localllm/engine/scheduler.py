@@ -9,8 +9,9 @@ All sequences stand in one order, by rank: class first (0 high, 1 normal, 2 low)
 clients equal: each of a client's requests takes a later turn than its last, and a new client's first the turn that is
 being served, so who asks once does not wait for who asked a hundred times (start-time fair queueing, Goyal et al.
 1996, at equal costs). Who needs room may take it from those that rank below, lowest first, and nobody is admitted past
-one that waits for room: so the very first of the order always gets on. Lest a lower class wait for ever, the eldest of
-all sequences moves to the high class once it has not advanced for `patience` steps.
+one that waits for room: so the very first of the order always gets on. Lest a lower class wait for ever, one of its
+sequences, the first by rank, goes before all others when nobody of the class has advanced for `patience` steps, and the
+next not before that one is finished.
 
 The pool must hold any one sequence at its full length.
 """
@@ -39,11 +40,14 @@ class Scheduler:
         self.arrivals = counter()
         self.clock: Counter[int] = Counter()  # by class: the latest turn that was admitted
         self.turns: dict[tuple[int, str], int] = {}  # by class and client: the turn of its next request
+        self.advanced: dict[int, int] = {}  # by class: the step in which one of it last advanced, or it had none before
+        self.promoted: Sequence | None = None  # who came from a lower class before all others
         self.steps = self.preemptions = self.recomputed_blocks = self.cached_tokens = 0
 
     def add(self, seq: Sequence) -> None:
         seq.rank = (seq.params.priority, self._turn(seq.params.priority, seq.client), next(self.arrivals))
-        seq.advanced = self.steps
+        if all(other.rank[0] != seq.rank[0] for other in self.unfinished.values()):
+            self.advanced[seq.rank[0]] = self.steps
         self.unfinished[seq.rank[-1]] = seq
         insort(self.waiting, seq, key=_rank)
 
@@ -51,7 +55,7 @@ class Scheduler:
         """The rows of one step: at most `max_rows`, with at most `budget` tokens, or one for each if that is more.
         Without `prompts` only those that are a single token behind get on."""
         self.steps += 1
-        self._promote_eldest()
+        self._promote()
         rows: list[Row] = []
         filling: set[bytes | None] = set()  # keys of the blocks that these rows fill
         size = self.blocks.block_size
@@ -99,7 +103,8 @@ class Scheduler:
                 seq.cached += row.start - seq.reached
                 self.cached_tokens += row.start - seq.reached
             if seq.computed > seq.reached:
-                seq.reached, seq.advanced = seq.computed, self.steps
+                seq.reached = seq.computed
+                self.advanced[seq.rank[0]] = self.steps
             token = next(tokens) if row.samples else None
             if token == -1:
                 self.finish(seq, "error")  # without publishing what led to it
@@ -171,10 +176,18 @@ class Scheduler:
         self._move(seq, State.WAITING, seq.rank)
         self.preemptions += 1
 
-    def _promote_eldest(self) -> None:
-        eldest = next(iter(self.unfinished.values()), None)
-        if eldest and eldest.rank[0] > 0 and self.steps - eldest.advanced > self.patience:
-            self._move(eldest, eldest.state, (0, 0, eldest.rank[-1]))
+    def _promote(self) -> None:
+        """Whose class has not got on for long gets on, one at a time. Within a class turns see to that."""
+        if self.promoted and self.promoted.state is not State.FINISHED:
+            return
+        starving = {c for c, step in self.advanced.items() if c > 0 and self.steps - step > self.patience}
+        order = sorted(self.running + self.waiting, key=_rank) if starving else []
+        self.promoted = next((seq for seq in order if seq.rank[0] in starving), None)
+        if self.promoted:
+            self.advanced[self.promoted.rank[0]] = self.steps
+            self._move(self.promoted, self.promoted.state, (0, -1, self.promoted.rank[-1]))
+        for idle in starving if self.promoted is None else ():
+            del self.advanced[idle]
 
     def _move(self, seq: Sequence, state: State, rank: tuple[int, int, int]) -> None:
         self._queue(seq).remove(seq)

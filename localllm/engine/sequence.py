@@ -53,7 +53,6 @@ class Sequence:
     rank: tuple[int, int, int] = field(init=False, default=(0, 0, 0))  # (class, turn, arrival): smaller goes first
     computed: int = field(init=False, default=0)  # tokens[:computed] have their keys and values in `blocks`
     reached: int = field(init=False, default=0)  # the highest `computed` of any step; preemption does not lower it
-    advanced: int = field(init=False, default=0)  # the step in which `reached` last rose
     cached: int = field(init=False, default=0)  # tokens that it never computed: others had
     blocks: array[int] = field(init=False, default_factory=lambda: array("i"))
     keys: list[bytes] = field(init=False, default_factory=list)  # content keys of the full blocks of `tokens`

@@ -232,6 +232,33 @@ def test_patience_does_not_help_one_that_gets_on() -> None:
     assert low.rank[0] == 2
 
 
+def finished_in_order(target: Scheduler, *seqs: Sequence) -> list[Sequence]:
+    add(target, *seqs)
+    order: list[Sequence] = []
+    while target.unfinished:
+        step(target)
+        order += [seq for seq in seqs if seq.state is State.FINISHED and seq not in order]
+    return order
+
+
+def test_one_of_a_class_that_waits_long_gets_on_at_a_time() -> None:
+    target = scheduler(n_blocks=1000, max_rows=2, patience=20)
+    low = [sequence(distinct(n, 4), max_tokens=30, priority=2) for n in range(4)]
+    high = [sequence(distinct(n, 4), max_tokens=30, priority=0) for n in range(4, 14)]
+    order = finished_in_order(target, *high, *low)
+    assert [seq for seq in order if seq in low] == low
+    assert 3 <= sum(seq in low for seq in order[:10]) <= 4, "beside nine or ten of the high class"
+    assert order[:2] == high[:2]
+
+
+def test_waiting_for_one_s_turn_in_a_class_promotes_nobody() -> None:
+    target = scheduler(n_blocks=1000, max_rows=1, patience=20)
+    first = [sequence(distinct(n, 4), max_tokens=30, client="a") for n in range(4)]
+    later = [sequence(distinct(n, 4), max_tokens=30, client="b") for n in range(4, 8)]
+    order = finished_in_order(target, *first, *later)
+    assert [seq.client for seq in order] == list("abababab")
+
+
 def test_a_row_is_of_the_prompt_or_of_the_answer() -> None:
     target = scheduler(n_blocks=7, prefix_cache=False)
     seqs = [sequence(distinct(n, 7), max_tokens=13) for n in range(2)]

@@ -20,6 +20,9 @@ MOST_NODES = 20_000
 MOST_PATTERN = 4 << 10  # characters
 _DATA = frozenset({"const", "enum", "default", "examples", "example"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})  # schemas by name
+_NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+MOST_INTEGER = 2**53  # beyond, the double that llguidance makes of a number may be another
+_BOUNDS = {"minimum": -1, "exclusiveMinimum": -1, "maximum": 1, "exclusiveMaximum": 1}
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 
 
@@ -63,6 +66,8 @@ def _ready(schema: Any, home: str) -> Any:
     made = {key: _value(key, value, home) for key, value in schema.items()}
     _with_null(made)
     _with_numbers(made)
+    for key in _NUMBERS:
+        _check_integers(key, made.get(key))
     return made
 
 
@@ -106,6 +111,9 @@ def _with_numbers(schema: dict[str, Any]) -> None:
             if bound not in schema:
                 raise InvalidArgument(f'"{exclusive}": true needs a "{bound}"')
             schema[exclusive] = schema.pop(bound)
+    for bound, sign in _BOUNDS.items():  # what is as good as none; answers keep the narrower one
+        if isinstance(schema.get(bound), int) and schema[bound] * sign > MOST_INTEGER:
+            schema[bound] = MOST_INTEGER * sign
 
 
 def _check_patterns(schema: Mapping[str, Any]) -> None:
@@ -113,6 +121,17 @@ def _check_patterns(schema: Mapping[str, Any]) -> None:
     for pattern in (schema.get("pattern"), *(names if isinstance(names, Mapping) else ())):
         if isinstance(pattern, str) and len(pattern) > MOST_PATTERN:
             raise InvalidArgument(f"a pattern has at most {MOST_PATTERN} characters, not {len(pattern)}")
+
+
+def _check_integers(key: str, data: Any) -> None:
+    """Refuses those that would silently become others."""
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, list):
+        for item in data:
+            _check_integers(key, item)
+    elif isinstance(data, int) and abs(data) > MOST_INTEGER:
+        raise InvalidArgument(f'"{key}": integers are held to from -2**53 to 2**53, not {data}')
 
 
 def _check_size(schema: Any) -> None:

@@ -23,6 +23,11 @@ def test_null_beside_a_type() -> None:
     assert ready({"properties": {"nullable": {"const": 1}}}) == {"properties": {"nullable": {"const": 1}}}
 
 
+def test_bounds_beyond_the_integers_that_are_exact_become_narrower() -> None:
+    whole = {"type": "integer", "minimum": -(2**63), "exclusiveMaximum": 2**63}
+    assert ready(whole) == {"type": "integer", "minimum": -(2**53), "exclusiveMaximum": 2**53}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -38,6 +43,8 @@ def test_bounds_of_draft_4(schema: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("schema", "match"),
     [
+        ({"const": 2**53 + 1}, '"const"'), ({"enum": [1, {"a": [-(2**60)]}]}, '"enum"'),
+        ({"properties": {"a": {"minimum": 2**53 + 2}}}, '"minimum"'), ({"multipleOf": 10**20}, '"multipleOf"'),
         ({"x-guidance": {}}, "x-guidance"), ({"properties": {"a": {"items": [{"x-guidance": {}}]}}}, "x-guidance"),
         ({"nullable": True}, "nullable"), ({"type": "string", "nullable": "yes"}, "nullable"),
         ({"allOf": [{"exclusiveMaximum": True}]}, "exclusiveMaximum"),

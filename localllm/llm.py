@@ -33,7 +33,7 @@ from localllm.engine.engine import Engine, Handle, Receiver, Stats
 from localllm.engine.runner import Runner
 from localllm.engine.scheduler import Scheduler
 from localllm.engine.sequence import Mask
-from localllm.errors import ClosedError, ForkError, FormatError, InvalidArgument, UnsupportedError
+from localllm.errors import ClosedError, ForkError, FormatError, InvalidArgument, TemplateError, UnsupportedError
 from localllm.generation import Answer, AsyncStream, Stream
 from localllm.hub import resolve
 from localllm.messages import Completion, Message
@@ -249,6 +249,15 @@ class LLM:
 
     # ---- for servers, which prepare in one thread and read in another ----
 
+    def get_ready(self) -> None:
+        """Makes now what the first requests would wait for, and says in the log what will not work."""
+        if self._tokenizer is not None:
+            self._compiler.get_ready()
+        try:
+            self.template_variables  # noqa: B018 - it is remembered
+        except TemplateError as error:
+            _log.warning("chats will fail: %s", error)
+
     def prepare(
         self,
         prompt: Prompt | Messages,
@@ -324,6 +333,11 @@ class LLM:
     def template_source(self) -> str:
         """The chat template's source; empty for a model without one."""
         return "" if self._template is None else self._template.source
+
+    @property
+    def template_variables(self) -> frozenset[str]:
+        """What the chat template reads besides what all are given. TemplateError where it is no template."""
+        return frozenset() if self._template is None else self._template.variables
 
     @property
     def stats(self) -> Stats:

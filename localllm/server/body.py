@@ -1,4 +1,4 @@
-"""Reading the body of a request: JSON of bounded size, which must keep coming."""
+"""Reading the body of a request: JSON of bounded size, which must keep coming, and bounded room for all bodies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,42 @@ from starlette.requests import ClientDisconnect, Request
 from localllm.server.problems import Problem
 
 MOST = 64 << 20  # bytes
+MOST_AT_ONCE = 4 * MOST  # of all requests whose answers have not begun
 IDLE_SECONDS = 30.0
 
 
-async def read_body(http: Request) -> bytes:
-    """Problem 413, 415 or 408. Only application/json is taken: a web page can send other types without being asked."""
+class Room:
+    """How many bytes of bodies there are at once."""
+
+    def __init__(self, most: int = MOST_AT_ONCE) -> None:
+        self.most, self.used = most, 0
+
+
+class Body:
+    """What has come of one request's body, until it is released."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self._data = room, bytearray()
+
+    def add(self, piece: bytes) -> None:
+        if len(self._data) + len(piece) > MOST:
+            raise _too_large()
+        if self._room.used + len(piece) > self._room.most:
+            raise Problem(503, f"bodies of requests have {self._room.used} bytes, of at most {self._room.most} at once",
+                          code="too_many_requests", headers={"retry-after": "1"})  # fmt: skip
+        self._room.used += len(piece)
+        self._data += piece
+
+    def release(self) -> None:
+        self._room.used -= len(self._data)
+        self._data = bytearray()
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._data)
+
+
+async def read_body(http: Request, body: Body) -> bytes:
+    """Problem 413, 415, 408 or 503. Only application/json is taken: a web page can send others without being asked."""
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "the Content-Type must be application/json", code="unsupported_media_type")
@@ -22,7 +53,6 @@ async def read_body(http: Request) -> bytes:
     length = http.headers.get("content-length", "0")
     if len(length) > 15 or int(length) > MOST:
         raise _too_large()
-    body = bytearray()
     while True:
         try:
             message = await asyncio.wait_for(http.receive(), IDLE_SECONDS)
@@ -30,9 +60,7 @@ async def read_body(http: Request) -> bytes:
             raise Problem(408, f"the body did not come on for {IDLE_SECONDS:.0f} s", code="timeout") from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > MOST:
-            raise _too_large()
+        body.add(message.get("body", b""))
         if not message.get("more_body", False):
             return bytes(body)
 

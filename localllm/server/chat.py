@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import string
 import time
@@ -156,25 +155,21 @@ def check(request: ChatRequest) -> None:
                       "json_object or json_schema", "response_format")  # fmt: skip
 
 
-def variables_of(request: ChatRequest, template: str) -> dict[str, Any]:
-    """What the template is given besides the conversation."""
+def variables_of(request: ChatRequest, known: Callable[[], frozenset[str]]) -> dict[str, Any]:
+    """What the template is given besides the conversation. known: the variables that it reads, if anyone asks."""
     variables = dict(request.chat_template_kwargs)
     for name in variables:
         path = f"chat_template_kwargs.{name}"
         if name in RESERVED:
             raise invalid(f"{path}: this variable is not the request's to set", path)
-        if not _reads(template, name):
+        if name not in known():
             raise invalid(f"{path}: this model's template knows no such variable", path)
     if request.reasoning_effort is not UNSET:
-        if not _reads(template, "reasoning_effort"):
+        if "reasoning_effort" not in known():
             raise invalid("reasoning_effort: this model's template knows none", "reasoning_effort")
         if variables.setdefault("reasoning_effort", request.reasoning_effort) != request.reasoning_effort:
             raise invalid("reasoning_effort: chat_template_kwargs has another one", "reasoning_effort")
     return variables
-
-
-def _reads(template: str, variable: str) -> bool:
-    return re.search(rf"\b{re.escape(variable)}\b", template) is not None
 
 
 def tools_of(request: ChatRequest) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,7 +26,9 @@ from localllm.server.service import Service
 R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
 INLINE = 64 << 10  # bytes of a body that is read in the event loop
+MOST_BESIDE = 1 << 20  # characters of a chat that its template may leave out
 MOST_CHOICES = 128  # of one request: prompts times n
+_ID = re.compile("0|[1-9][0-9]{0,8}")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "seed",
             "stop", "ignore_eos", "priority")  # fmt: skip
 
@@ -36,30 +39,34 @@ class Endpoints:
         self._llm = service.llm
 
     async def chat(self, http: Request, body: bytes) -> Exchange:
-        request = await self._read(body, requests.ChatRequest)
+        client = _client(http)
+        request = await self._read(client, body, requests.ChatRequest)
         chat.check(request)
         most = request.max_tokens if request.max_completion_tokens is UNSET else request.max_completion_tokens
         form = chat.form_of_answer(request)
         params = self._params(request, None if most is UNSET else most, chat.logprobs_of(request), form)
         tools = chat.tools_of(request)
         template = self._llm.template_source
-        messages = await self._aside(body, chat.conversation, request, template)
-        variables = chat.variables_of(request, template)
-        self._service.admit(request.n)
-        prompt = await self._constrain(await self._prepare(messages, "messages", tools or None, variables), params)
+        messages = await self._aside(client, body, chat.conversation, request, template)
+        variables = self._variables(request)
+        self._service.admit(request.n, http.scope[BEGUN], "n")
+        prompt = await self._prepare(client, messages, "messages", tools or None, variables)
+        prompt = await self._constrain(client, prompt, params)
         words = chat.ChatWords(self._service, request)
         return self._exchange(http, request, [prompt], params, words, chat.reader_of(request))
 
     async def completions(self, http: Request, body: bytes) -> Exchange:
-        request = await self._read(body, requests.CompletionRequest)
-        prompts = await self._aside(body, requests.prompts_of, request)
+        client = _client(http)
+        request = await self._read(client, body, requests.CompletionRequest)
+        prompts = await self._aside(client, body, requests.prompts_of, request)
         if len(prompts) * request.n > MOST_CHOICES:
             raise invalid(f"{len(prompts)} prompts times n {request.n} are more than {MOST_CHOICES} answers", "prompt")
         logprobs = None if request.logprobs is UNSET else request.logprobs
         most = DEFAULT_MAX_TOKENS if request.max_tokens is UNSET else request.max_tokens
         params = self._params(request, most, logprobs, requests.form_of(request))
-        self._service.admit(len(prompts) * request.n)
-        prepared = [await self._constrain(await self._prepare(prompt, "prompt"), params) for prompt in prompts]
+        self._service.admit(len(prompts) * request.n, http.scope[BEGUN], "prompt" if request.n == 1 else "n")
+        prepared = [await self._prepare(client, prompt, "prompt") for prompt in prompts]
+        prepared = [await self._constrain(client, prompt, params) for prompt in prepared]
         return self._exchange(http, request, prepared, params, TextWords(self._service, request))
 
     async def models(self, http: Request) -> Response:
@@ -70,49 +77,59 @@ class Endpoints:
         return _json(self._model())
 
     async def tokenize(self, http: Request, body: bytes) -> Response:
-        request = await self._read(body, requests.TokenizeRequest)
+        request = await self._read(_client(http), body, requests.TokenizeRequest)
         arguments = (request.content, request.add_special, request.parse_special)
-        return _json(wire.Tokens(await self._service.lanes.tokenize.run(self._llm.tokenize, *arguments)))
+        lane = self._service.lanes.tokenize
+        return _json(wire.Tokens(await lane.run(_client(http), self._llm.tokenize, *arguments)))
 
     async def detokenize(self, http: Request, body: bytes) -> Response:
-        request = await self._read(body, requests.DetokenizeRequest)
+        request = await self._read(_client(http), body, requests.DetokenizeRequest)
         self._check_ids(request.tokens, "tokens")
-        return _json(wire.Content(await self._service.lanes.tokenize.run(self._llm.detokenize, request.tokens)))
+        lane = self._service.lanes.tokenize
+        return _json(wire.Content(await lane.run(_client(http), self._llm.detokenize, request.tokens)))
+
+    def _variables(self, request: requests.ChatRequest) -> dict[str, Any]:
+        try:
+            return chat.variables_of(request, lambda: self._llm.template_variables)
+        except TemplateError as error:
+            raise invalid(str(error), "messages") from None
 
     def _model(self) -> wire.Model:
         llm = self._llm
-        about = wire.AboutModel(llm.name, llm.context, llm.n_vocab, llm.plan.weight_bytes)
+        about = wire.AboutModel(self._service.model_name, llm.context, llm.n_vocab, llm.plan.weight_bytes)
         return wire.Model(self._service.model_id, self._service.created, about)
 
-    async def _read(self, body: bytes, kind: type[R]) -> R:
-        request: R = await self._aside(body, read, kind, body)
+    async def _read(self, client: str, body: bytes, kind: type[R]) -> R:
+        request: R = await self._aside(client, body, read, kind, body)
         self._service.check_model(request.model)  # type: ignore[attr-defined]
         return request
 
-    async def _aside(self, body: bytes, work: Callable[..., T], *arguments: Any) -> T:
+    async def _aside(self, client: str, body: bytes, work: Callable[..., T], *arguments: Any) -> T:
         """What a look at a request gives: at once where its body is small, else while others' streams go on."""
-        return work(*arguments) if len(body) < INLINE else await self._service.lanes.bodies.run(work, *arguments)
+        if len(body) < INLINE:
+            return work(*arguments)
+        return await self._service.lanes.bodies.run(client, work, *arguments)
 
     async def _prepare(
-        self, prompt: str | list[int] | list[Message], param: str, tools: Any = None, variables: Any = None
+        self, client: str, prompt: str | list[int] | list[Message], param: str, tools: Any = None, variables: Any = None
     ) -> Prepared:
         """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
-        self._check_size(prompt, param)
+        self._check_size(prompt, param, [tools, variables])
         lanes = self._service.lanes
         lane = lanes.chats if param == "messages" else lanes.prompts
         try:
-            prepared = await lane.run(self._llm.prepare, prompt, tools, variables)
+            prepared = await lane.run(client, self._llm.prepare, prompt, tools, variables)
         except (InvalidArgument, TemplateError) as error:
             raise invalid(str(error), param) from None
         self._check_length(len(prepared.tokens), param)
         self._check_ids(prepared.tokens, param)
         return prepared
 
-    async def _constrain(self, prepared: Prepared, params: SamplingParams) -> Prepared:
+    async def _constrain(self, client: str, prepared: Prepared, params: SamplingParams) -> Prepared:
         lanes = self._service.lanes
         lane = lanes.forms if params.has_form or prepared.tools else lanes.prompts
         try:
-            return await lane.run(self._llm.constrain, prepared, params)
+            return await lane.run(client, self._llm.constrain, prepared, params)
         except InvalidArgument as error:
             param = "tools" if str(error).startswith(("function", "calls")) else "response_format"
             raise invalid(f"{param}: {error}", param) from None
@@ -129,7 +146,7 @@ class Endpoints:
 
     def _bias(self, bias: dict[str, float]) -> dict[int, float]:
         for key in bias:
-            if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < self._llm.n_vocab):
+            if not (_ID.fullmatch(key) and int(key) < self._llm.n_vocab):
                 raise invalid(
                     f"logit_bias: {key[:40]!r} is no token id from 0 to {self._llm.n_vocab - 1}", "logit_bias"
                 )
@@ -144,7 +161,7 @@ class Endpoints:
                 "context_length_exceeded" if tokens else "invalid_value",
             )
 
-    def _check_size(self, prompt: str | list[int] | list[Message], param: str) -> None:
+    def _check_size(self, prompt: str | list[int] | list[Message], param: str, rest: Any) -> None:
         """Refuses at once what would take long to render and encode, and cannot have room."""
         texts = [prompt] if isinstance(prompt, str) else [m.get("content") or "" for m in prompt if isinstance(m, dict)]
         least = sum(map(len, texts)) // self._service.longest_token
@@ -154,6 +171,9 @@ class Endpoints:
                 param,
                 "context_length_exceeded",
             )
+        most = MOST_BESIDE + self._llm.context * self._service.longest_token
+        if param == "messages" and (found := _characters([prompt, rest])) > most:
+            raise invalid(f"messages, tools and variables have {found} characters, of at most {most}", param)
 
     def _check_ids(self, ids: Any, param: str) -> None:
         if ids and max(ids) >= self._llm.n_vocab:
@@ -162,18 +182,29 @@ class Endpoints:
     def _exchange(
         self, http: Request, request: Any, prompts: Any, params: SamplingParams, words: Any, reader: Any = None
     ) -> Exchange:
-        """Clients are told apart by their key, else by their connection. What one key's prompts left in the cache
-        another's must not find: how long an answer takes would tell."""
-        key = http.scope[CLIENT]
-        client = key or "{}:{}".format(*(http.client or ("", 0)))
+        """What one key's prompts left in the cache another's must not find: how long an answer takes would tell."""
+        key, client, begun = http.scope[CLIENT], _client(http), http.scope[BEGUN]
         salt = f"{key}\0{request.cache_salt}".encode() if key or request.cache_salt else b""
 
         def begin() -> Job:
-            self._service.admit(len(prompts) * request.n)  # others may have come while this one was prepared
-            begun = http.scope[BEGUN]
+            self._service.admit(len(prompts) * request.n, begun, "n")  # others may have come since the first time
             return Job(self._llm, self._service.metrics, begun, prompts, params, request.n, salt, client, reader)
 
         return Exchange(self._service, begin, words, request.stream)
+
+
+def _client(http: Request) -> str:
+    """Clients are told apart by their key, else by their connection."""
+    return http.scope[CLIENT] or "{}:{}".format(*(http.client or ("", 0)))
+
+
+def _characters(value: Any) -> int:
+    """Of all texts in a value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(name) + _characters(item) for name, item in value.items())
+    return sum(map(_characters, value)) if isinstance(value, list) else 0
 
 
 def _json(value: Any) -> Response:

@@ -69,7 +69,7 @@ class Exchange:
         if len(pieces) < INLINE:
             body = [b"".join(self._words.whole(job, pieces))]
         else:
-            body = await self._service.lanes.replies.run(self._words.whole, job, pieces)
+            body = await self._service.lanes.replies.run(job.client, self._words.whole, job, pieces)
         await _send_whole(send, 200, body)
 
     async def _tell_as_made(self, job: Job, send: Send) -> None:

@@ -53,8 +53,8 @@ class Guard:
         scope[BEGUN] = time.perf_counter()
         headers, origin = _Headers(scope["headers"]), ""
         try:
-            _check_head(scope)
             origin = self._check_origin(scope["method"], headers)
+            _check_head(scope)
             self._check_host(headers)
             if origin and scope["method"] == "OPTIONS":
                 await _reply(send, 204, b"", _preflight(origin))

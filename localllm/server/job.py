@@ -150,6 +150,7 @@ class Job:
         """reader: what finds the calls in an answer, where functions may be called."""
         self.meter = meter
         self.prompts = prompts
+        self.client = client
         self.started = started  # by perf_counter(): when the request came
         self.error: Exception | None = None
         self.closed = False

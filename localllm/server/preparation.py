@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive
 
-from localllm.server.body import read_body
+from localllm.server.body import Body, read_body
 from localllm.server.service import Service
 
 Handler = Callable[[Request, bytes], Awaitable[ASGIApp]]
@@ -21,7 +21,7 @@ def prepared(service: Service, handler: Handler) -> Callable[[Request], Awaitabl
     """The endpoint that reads a body and hands it on."""
 
     async def endpoint(http: Request) -> Response:
-        preparation = Preparation(http, handler)
+        preparation = Preparation(http, handler, Body(service.room))
         service.preparations.add(preparation)
         try:
             return await preparation.run()  # type: ignore[return-value]  # any ASGI application will do
@@ -38,8 +38,8 @@ async def wait_for_leaving(receive: Receive) -> None:
 
 
 class Preparation:
-    def __init__(self, http: Request, handler: Handler) -> None:
-        self._http, self._handler = http, handler
+    def __init__(self, http: Request, handler: Handler, body: Body) -> None:
+        self._http, self._handler, self._body = http, handler, body
         self._work: asyncio.Task[ASGIApp] | None = None
         self._error: Exception | None = None
 
@@ -58,9 +58,11 @@ class Preparation:
             if self._error is None:  # this task was cancelled, and with it the work
                 raise
             raise self._error from None
+        finally:
+            self._body.release()
 
     async def _prepare(self) -> ASGIApp:
-        body = await read_body(self._http)
+        body = await read_body(self._http, self._body)
         watcher = asyncio.create_task(self._watch())
         try:
             return await self._handler(self._http, body)

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -79,7 +80,7 @@ class Running(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.draining = True
+        self._service.drained_from = time.perf_counter()
         self._on_drain(self._service.open_choices)
         end = asyncio.create_task(self._end_in_time())
         try:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import UNSET, UnsetType
 
 from localllm.errors import ClosedError, DeviceError, FileError, UnsupportedError
+from localllm.server.body import Room
 from localllm.server.job import Job
 from localllm.server.lanes import Lanes
 from localllm.server.metrics import Metrics
-from localllm.server.problems import Problem, as_problem
+from localllm.server.problems import Problem, as_problem, invalid
 from localllm.server.turnover import Turnover
 
 if TYPE_CHECKING:
@@ -41,15 +42,17 @@ class GoingOn(Protocol):
 class Service:
     def __init__(self, llm: LLM, options: ServeOptions) -> None:
         self.llm, self.options = llm, options
+        llm.get_ready()
         self.created = int(time.time())
-        file = os.path.basename(llm.path)
+        file = _shown(os.path.basename(llm.path))
+        self.model_name = _shown(llm.name)
         self.model_id = file.removesuffix(".gguf")
         self._names = {"default", file, self.model_id}
         self.longest_token = _longest_token(llm)  # in bytes
         self.file_changed = False
         self.on_loopback = is_loopback(options.host)
         self.metrics = Metrics(llm)
-        self.draining = False
+        self.drained_from: float | None = None  # perf_counter() when the server was told to end
         self.failures = 0  # requests that failed for a reason of ours
         self.last_failure: str | None = None
         self._said = (0, "")  # of the last failure: the step, and what the log has of it
@@ -57,9 +60,14 @@ class Service:
         self.turnover = Turnover()
         self.preparations: set[GoingOn] = set()  # requests whose answers have not begun
         self.lanes = Lanes()
+        self.room = Room()
 
     def close(self) -> None:
         self.lanes.close()
+
+    @property
+    def draining(self) -> bool:
+        return self.drained_from is not None
 
     @property
     def status(self) -> str:
@@ -153,15 +161,18 @@ class Service:
         tokenizer = self.llm.tokenizer
         return tokenizer.token_bytes(token) if token < tokenizer.n_vocab else b""
 
-    def admit(self, choices: int) -> None:
-        """Problem 429 where more are waiting than the queue holds."""
+    def admit(self, choices: int, begun: float, param: str) -> None:
+        """Problem 429 where more are waiting than the queue holds. begun: perf_counter() when the request had come:
+        before the server was told to end, it is still answered. param: the field that asks for so many."""
         if self.llm.failure is not None:
             raise self._engine_failed()
-        if self.draining:
+        if self.drained_from is not None and begun > self.drained_from:
             raise Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
         if self.file_changed:
             raise self._changed()
         most = self.options.max_batch + self.options.max_queue
+        if choices > most:
+            raise invalid(f"{choices} answers are more than the {most} that may be made or waited for", param)
         if (lacking := self.open_choices + choices - most) > 0:
             raise Problem(
                 429,
@@ -169,6 +180,11 @@ class Service:
                 code="queue_full",
                 headers={"retry-after": str(self.turnover.seconds(lacking))},
             )
+
+
+def _shown(name: str) -> str:
+    """Bytes of a name that are no UTF-8 as question marks: JSON cannot hold them."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _longest_token(llm: LLM) -> int:

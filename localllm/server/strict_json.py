@@ -18,6 +18,7 @@ from localllm.server.problems import Problem, invalid
 DEPTH = 128
 VALUES = 1 << 19  # items of arrays and objects: their commas and brackets are counted
 PIECE = 1 << 20  # bytes to look at in one call, during which no other thread gets a turn
+LONGEST = 20  # bytes that a suspect takes: it may lie across pieces
 LEAST, LARGEST = -(2**63), 2**64 - 1
 _MARK = re.compile(rb'[\[\]{},"]')
 _REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.S)  # of a string, up to its end or a piece's
@@ -45,7 +46,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 def check(value: Any, body: bytes, path: str = "") -> None:
     """Problem 400 names the field whose number is too large, or whose text is no Unicode. body: what it came from."""
-    if not path and not _SUSPECT.search(body):
+    if not path and not _is_suspect(body):
         return
     if isinstance(value, dict):
         for name, item in value.items():
@@ -63,6 +64,10 @@ def check(value: Any, body: bytes, path: str = "") -> None:
             raise invalid(f"{path}: the number is too large: integers go from -2**63 to 2**64 - 1", path)
     elif isinstance(value, float) and not math.isfinite(value):
         raise invalid(f"{path}: the number is too large for a double", path)
+
+
+def _is_suspect(body: bytes) -> bool:
+    return any(_SUSPECT.search(body, at, at + PIECE + LONGEST) for at in range(0, len(body), PIECE))
 
 
 def _is_unicode(text: str) -> bool:

@@ -17,7 +17,7 @@ LONGEST = 600  # seconds: nobody plans beyond
 class Turnover:
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
-        self._since = 0.0  # when what is remembered began
+        self._since = clock()  # when what is remembered began
         self._ends: deque[tuple[float, int]] = deque()  # (when, places)
 
     def begin(self) -> None:

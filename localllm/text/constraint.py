@@ -40,14 +40,19 @@ _LIMITS: Any = {"initial_lexer_fuel": 200_000, "step_max_items": 10_000, "verbos
 
 
 class Compiler:
-    """Thread-safe. What it needs of the vocabulary is made when the first form is compiled, which takes up to a second
-    for a large vocabulary; forms are remembered."""
+    """Thread-safe. What it needs of the vocabulary is made by get_ready(), or when the first form is compiled: up to a
+    second for a large one, in which no other thread gets a turn. Forms are remembered."""
 
     def __init__(self, tokenizer: Tokenizer, n_vocab: int) -> None:
         self._tokenizer, self._n_vocab = tokenizer, n_vocab
         self._lock = threading.Lock()
         self._vocabulary: LLTokenizer | None = None
         self._known: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    def get_ready(self) -> None:
+        with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = _vocabulary(self._tokenizer, self._n_vocab)
 
     def form(
         self,

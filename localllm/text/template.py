@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from localllm.errors import InvalidArgument, TemplateError
@@ -44,6 +45,14 @@ class ChatTemplate:
                 "to send the prompt as it is"
             )
         return cls(source, bos_token, eos_token)
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """What the template reads and does not set itself. TemplateError where it is no template."""
+        answer = _CHILD.ask(json.dumps({"source": self.source}).encode())
+        if "error" in answer:
+            raise TemplateError(answer["error"])
+        return frozenset(answer["reads"])
 
     def render(
         self,

@@ -2,7 +2,8 @@
 
 A chat template is code from the internet. Here it runs in jinja2's sandbox, under the bounds of limited.py, which also
 says how messages come. FOLDERs are where jinja2, markupsafe and localllm are installed; nothing else is imported but
-the standard library. Each {"source", "variables", "now", "dates"} is answered by {"text"} or {"error"}.
+the standard library. Each {"source", "variables", "now", "dates"} is answered by {"text"} or {"error"}, and {"source"}
+alone by {"reads"}, the names of variables that the template does not set itself.
 
 Whatever transformers' apply_chat_template renders is rendered to the same bytes. Only where that fails are the messages
 adapted (`ADAPTATIONS`), by as few changes as let the template succeed; or where it would leave out a call.
@@ -20,6 +21,7 @@ from typing import Any
 sys.path[:0] = sys.argv[1:]
 
 import jinja2.ext  # noqa: E402
+import jinja2.meta  # noqa: E402
 import jinja2.nodes  # noqa: E402
 import jinja2.parser  # noqa: E402
 import jinja2.sandbox  # noqa: E402
@@ -261,9 +263,12 @@ class Renderer:
         self._environment = make_environment()
         self._compile = lru_cache(maxsize=16)(self._environment.from_string)
 
-    def answer(self, request: dict[str, Any]) -> dict[str, str]:
-        self._dates, self._now = request["dates"], datetime.fromisoformat(request["now"])
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
+            if "variables" not in request:
+                tree = self._environment.parse(request["source"])
+                return {"reads": sorted(jinja2.meta.find_undeclared_variables(tree))}
+            self._dates, self._now = request["dates"], datetime.fromisoformat(request["now"])
             return {"text": self._adapting(self._compile(request["source"]), json.dumps(request["variables"]))}
         except MemoryError:
             return {"error": f"the chat template needs more than {EXTRA_MEMORY >> 20} MB of memory"}

@@ -262,6 +262,8 @@ def test_variables_of_the_template(tmp_path: Path) -> None:
         for more, param in (
             ({"chat_template_kwargs": {"bos_token": ""}}, "chat_template_kwargs.bos_token"),
             ({"chat_template_kwargs": {"lev": 1}}, "chat_template_kwargs.lev"),
+            ({"chat_template_kwargs": {"content": 1}}, "chat_template_kwargs.content"),
+            ({"chat_template_kwargs": {"false": 1}}, "chat_template_kwargs.false"),
             ({"chat_template_kwargs": {"reasoning_effort": "x"}, "reasoning_effort": "y"}, "reasoning_effort"),
         ):
             reply = server.post("/v1/chat/completions", {"messages": MESSAGES, **more})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from localllm.server.lanes import Lane
 from localllm.text import child, template
 from tests.server.live import Live, serving, wait_until
 from tests.tiny_models import CHATML, write_tiny
@@ -113,3 +116,61 @@ def test_long_texts_to_tokenize_hold_up_no_large_body(talking: Path, monkeypatch
 def test_texts_to_tokenize_are_bounded(server: Live) -> None:
     refused = server.post("/tokenize", {"content": "x" * ((4 << 20) + 1)})
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "content"
+
+
+def test_clients_take_turns_in_a_lane() -> None:
+    async def order() -> list[str]:
+        lane, gate, done = Lane("test"), threading.Event(), []
+        works = [asyncio.create_task(lane.run("a", gate.wait))]
+        await asyncio.sleep(0.05)
+        works += [asyncio.create_task(lane.run(client, done.append, client)) for client in "aaaabbc"]
+        await asyncio.sleep(0.05)
+        gate.set()
+        await asyncio.gather(*works)
+        lane.close()
+        return done
+
+    assert "".join(asyncio.run(order())) == "abcabaa"
+
+
+def test_what_is_being_prepared_when_the_server_is_told_to_end_is_answered(
+    talking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(talking) as server:
+        gate = Gate(server.llm.prepare)
+        monkeypatch.setattr(server.llm, "prepare", gate)
+        with ThreadPoolExecutor() as pool:
+            reply = pool.submit(server.post, "/v1/chat/completions", CHAT)
+            wait_until(lambda: gate.calls == 1)
+            server.running.should_exit = True
+            wait_until(lambda: server.service.draining)
+            gate.open()
+            assert reply.result().status_code == 200
+
+
+def test_bodies_have_bounded_room_together(talking: Path) -> None:
+    with serving(talking) as server:
+        server.service.room.most = 3000
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        with server.connect() as sock:
+            sock.sendall(head + b"Content-Length: 2500\r\n\r\n" + b" " * 2400)
+            wait_until(lambda: server.service.room.used == 2400)
+            refused = server.post("/v1/completions", TEXT | {"user": "x" * 1000})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert server.post("/v1/completions", TEXT).status_code == 200
+        wait_until(lambda: server.service.room.used == 0)
+
+
+def test_what_a_template_may_leave_out_is_bounded_too(talking: Path) -> None:
+    with serving(talking) as server:
+        long = [{"role": "user", "content": "x", "name": "<|im_" * 300_000}]
+        refused = server.post("/v1/chat/completions", CHAT | {"messages": long})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "m\udcff.gguf"
+    write_tiny(file, context=64)
+    with serving(file) as server:
+        assert [model["id"] for model in httpx.get(server.url + "/v1/models").json()["data"]] == ["m?"]
+        assert server.post("/v1/completions", TEXT | {"model": "m?.gguf"}).json()["model"] == "m?"

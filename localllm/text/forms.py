@@ -8,6 +8,7 @@ else.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,9 @@ def schema_part(schema: Any) -> Part:
     return {"json_schema": schema}
 
 
+_TEMPERATURE = re.compile(r"^\s*\??\w+\s*\[[^\]\n]*\btemperature\s*=", re.M)
+
+
 def grammar_part(grammar: str | Grammar) -> Part:
     if isinstance(grammar, str):
         grammar = _guessed(grammar)
@@ -44,6 +48,8 @@ def grammar_part(grammar: str | Grammar) -> Part:
         raise InvalidArgument(f"it has {len(text)} characters; at most {schemas.MOST_SOURCE} are allowed")
     if grammar.syntax == "regex":
         return _pattern_part(text)
+    if grammar.syntax == "lark" and _TEMPERATURE.search(text):
+        raise InvalidArgument("a rule's temperature is not heeded here")
     return {"lark_grammar": _lark(text) if grammar.syntax == "gbnf" else text}
 
 

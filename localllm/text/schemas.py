@@ -22,6 +22,7 @@ _DATA = frozenset({"const", "enum", "default", "examples", "example"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})  # schemas by name
 _NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 MOST_INTEGER = 2**53  # beyond, the double that llguidance makes of a number may be another
+_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 _BOUNDS = {"minimum": -1, "exclusiveMinimum": -1, "maximum": 1, "exclusiveMaximum": 1}
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 
@@ -66,6 +67,7 @@ def _ready(schema: Any, home: str) -> Any:
     made = {key: _value(key, value, home) for key, value in schema.items()}
     _with_null(made)
     _with_numbers(made)
+    _with_range(made)
     for key in _NUMBERS:
         _check_integers(key, made.get(key))
     return made
@@ -111,7 +113,17 @@ def _with_numbers(schema: dict[str, Any]) -> None:
             if bound not in schema:
                 raise InvalidArgument(f'"{exclusive}": true needs a "{bound}"')
             schema[exclusive] = schema.pop(bound)
-    for bound, sign in _BOUNDS.items():  # what is as good as none; answers keep the narrower one
+
+
+def _with_range(schema: dict[str, Any]) -> None:
+    """OpenAPI's formats of integers are bounds. Bounds beyond the exact integers are as good as none: answers keep the
+    narrower ones."""
+    limits = _RANGES.get(str(schema.get("format")))
+    if limits and schema.get("type") == "integer":
+        for bound, limit, nearer in zip(("minimum", "maximum"), limits, (max, min), strict=True):
+            given = schema.get(bound, limit)
+            schema[bound] = nearer(given, limit) if isinstance(given, int | float) else given
+    for bound, sign in _BOUNDS.items():
         if isinstance(schema.get(bound), int) and schema[bound] * sign > MOST_INTEGER:
             schema[bound] = MOST_INTEGER * sign
 

@@ -80,12 +80,12 @@ static void *work(void *seat_pointer) {
     float_env_enter();
     for (unsigned last_run = 0;;) {
         wait_for_run(t, last_run);
-        if (atomic_load(&t->closing)) return NULL;
         unsigned gate = atomic_load(&t->gate);
         while (gate & OPEN && !atomic_compare_exchange_weak(&t->gate, &gate, gate + INSIDE)) {
         }
         last_run = gate / RUN;
         if (!(gate & OPEN)) continue;
+        if (atomic_load(&t->closing)) return NULL; /* asked inside: this gate may be the one that closing opened */
         take_items(t, seat.worker);
         atomic_fetch_sub_explicit(&t->gate, INSIDE, memory_order_release);
     }

@@ -257,6 +257,7 @@ RULES = "start: " + " | ".join(f"r{i}" for i in range(5000)) + "".join(f'\nr{i}:
         ({"grammar": Grammar("gbnf", 'start: "a"')}, "not GBNF"),
         ({"grammar": Grammar("lark", 'root ::= "a"')}, "grammar"),
         ({"json_schema": {"x-guidance": {"lenient": True}, "not": {}}}, "x-guidance"),
+        ({"grammar": "start: a\na[capture, temperature=0.5]: /x+/"}, "temperature"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_refused(given: dict[str, Any], match: str) -> None:

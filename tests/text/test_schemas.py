@@ -26,6 +26,8 @@ def test_null_beside_a_type() -> None:
 def test_bounds_beyond_the_integers_that_are_exact_become_narrower() -> None:
     whole = {"type": "integer", "minimum": -(2**63), "exclusiveMaximum": 2**63}
     assert ready(whole) == {"type": "integer", "minimum": -(2**53), "exclusiveMaximum": 2**53}
+    word = {"type": "integer", "format": "int32", "minimum": 5}
+    assert ready(word) == word | {"maximum": 2**31 - 1}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,18 @@ def meter(device: str, powercap: Path = POWERCAP) -> Callable[[], float] | None:
     be read, which for RAPL is usual unless one is root."""
     if device == "cuda":
         return _gpu_meter()
-    zones = [Zone(folder) for folder in sorted(powercap.glob("intel-rapl:*")) if folder.name.count(":") == 1]
+    zones = [Zone(folder) for folder in sorted(powercap.glob("intel-rapl:*")) if _is_package(folder)]
     readable = [zone for zone in zones if zone.readable]
     return (lambda: sum(zone.joules() for zone in readable)) if readable else None
+
+
+def _is_package(folder: Path) -> bool:
+    """Not a part of one, nor psys, which has the packages in it."""
+    try:
+        name = (folder / "name").read_text()
+    except OSError:
+        return False
+    return folder.name.count(":") == 1 and name.startswith("package")
 
 
 class Zone:

@@ -11,8 +11,9 @@ import pytest
 from localllm.energy import meter
 
 
-def zone(folder: Path, name: str, energy: int, most: int = 1_000_000) -> Path:
+def zone(folder: Path, name: str, energy: int, most: int = 1_000_000, of: str = "package-0") -> Path:
     (folder / name).mkdir()
+    (folder / name / "name").write_text(f"{of}\n")
     (folder / name / "max_energy_range_uj").write_text(f"{most}\n")
     (folder / name / "energy_uj").write_text(f"{energy}\n")
     return folder / name / "energy_uj"
@@ -20,13 +21,14 @@ def zone(folder: Path, name: str, energy: int, most: int = 1_000_000) -> Path:
 
 def test_packages_add_up_and_their_parts_do_not(tmp_path: Path) -> None:
     first, second = zone(tmp_path, "intel-rapl:0", 100), zone(tmp_path, "intel-rapl:1", 500)
-    part = zone(tmp_path, "intel-rapl:0:0", 7)
+    part, platform = zone(tmp_path, "intel-rapl:0:0", 7, of="core"), zone(tmp_path, "intel-rapl:2", 1, of="psys")
     read = meter("cpu", tmp_path)
     assert read is not None
     before = read()
     first.write_text("2100")
     second.write_text("3500")
     part.write_text("9000")
+    platform.write_text("9000")
     assert read() - before == pytest.approx(5000e-6)
 
 

@@ -7,7 +7,8 @@ Level "prompts" is what level amx multiplies the tokens of prompts with; float32
 
 Prints billions of weights times tokens per second, and for one token the bytes of weights read, of which a core can
 have only as many as memory gives. Times are the calling thread's processor time, the best of several, so another
-program on the machine blurs them less. Weights are 64 MB below 64 tokens: no second-level cache holds them.
+program on the machine blurs them less. Weights are 512 MB at one token, so that no cache holds them, and 64 MB below 64
+tokens, which no second-level cache does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 import numpy as np
 
 from localllm.bindings import check, ffi, lib, text
+from localllm.errors import LocalLLMError
 
 COLUMNS = 2048
 # bytes and values of a block
@@ -51,13 +53,26 @@ def seconds(level: str, name: str, w: np.ndarray, tokens: int, repeats: int) -> 
     return best
 
 
+def check_level(level: str, parser: argparse.ArgumentParser) -> None:
+    try:
+        seconds(level, "Q4_0", weights(COLUMNS // 32 * 18, 16), 1, 1)
+    except LocalLLMError as error:
+        parser.error(f"--levels: {error}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--levels", default=text(lib.ll_cpu_level()))
     parser.add_argument("--types", default=",".join(BLOCKS))
     parser.add_argument("--tokens", default="1,8,512")
     args = parser.parse_args()
-    counts = [int(n) for n in args.tokens.split(",")]
+    counts = [int(n) for n in args.tokens.split(",") if n.isdecimal() and 0 < int(n) < 10_000]
+    if len(counts) < len(args.tokens.split(",")):
+        parser.error(f"--tokens must be numbers from 1 to 9999, not {args.tokens!r}")
+    if unknown := [name for name in args.types.split(",") if name not in BLOCKS]:
+        parser.error(f"--types: {unknown[0]!r} is none of {', '.join(BLOCKS)}")
+    for level in args.levels.split(","):
+        check_level(level, parser)
     print("level   type   " + "".join(f" | {n} tokens, G/s" + (" (GB/s)" if n == 1 else "") for n in counts))
     for level in args.levels.split(","):
         for name in args.types.split(","):
@@ -67,7 +82,7 @@ def main() -> None:
             row_bytes = COLUMNS // block * size
             line = f"{level:7} {name:7}"
             for n in counts:
-                rows = (64 << 20) // row_bytes // 64 * 64 if n < 64 else 2048
+                rows = ((512 if n == 1 else 64) << 20) // row_bytes // 64 * 64 if n < 64 else 2048
                 took = seconds(level, name, weights(row_bytes, rows), n, 8 if n < 64 else 4)
                 line += f" | {rows * COLUMNS * n / took / 1e9:6.1f}"
                 line += f" ({rows * row_bytes / took / 1e9:5.2f})" if n == 1 else ""

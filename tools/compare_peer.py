@@ -20,7 +20,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -90,9 +91,10 @@ def llama_bench(args: argparse.Namespace) -> Speeds:
     runs += [["-p", "0", "-n", str(args.decode), *depth]] if args.decode and 1 in args.batch else []
     speeds: Speeds = {}
     for run in runs:
-        for one in read_json(args.llama_bench, output_of([*common, *run])):
-            kind = "decode" if one["n_gen"] else "prefill"
-            speeds[Case(kind, one["n_gen"] or one["n_prompt"], 1, one.get("n_depth", 0))] = one["avg_ts"]
+        with told_of(args.llama_bench):
+            for one in read_json(args.llama_bench, output_of([*common, *run])):
+                kind = "decode" if one["n_gen"] else "prefill"
+                speeds[Case(kind, one["n_gen"] or one["n_prompt"], 1, one.get("n_depth", 0))] = one["avg_ts"]
     return speeds
 
 
@@ -106,9 +108,19 @@ def llama_batched_bench(args: argparse.Namespace) -> Speeds:
         command += ["-npp", str(max(depth, 1)), "-ntg", str(args.decode), "-npl", numbers(batches)]
         command += ["--output-format", "jsonl", *args.peer_arguments]
         lines = [line for line in output_of(command).splitlines() if line.startswith("{")]
-        for one in (read_json(args.llama_batched_bench, line) for line in lines):
-            speeds[Case("decode", one["tg"], one["pl"], depth)] = one["speed_tg"]
+        with told_of(args.llama_batched_bench):
+            for one in (read_json(args.llama_batched_bench, line) for line in lines):
+                speeds[Case("decode", one["tg"], one["pl"], depth)] = one["speed_tg"]
     return speeds
+
+
+@contextmanager
+def told_of(program: str) -> Iterator[None]:
+    """What it prints is of another shape."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PeerError(f"{program} printed JSON of another shape: {error!r}") from None
 
 
 def read_json(program: str, text: str) -> Any:
@@ -138,13 +150,15 @@ def compare(args: argparse.Namespace, tell: Callable[[str], None]) -> list[dict[
             run()
     results = []
     for case in own[0]:
-        if case not in peers[0]:
-            tell(f"the peer has no figure for {case}")
-            continue
-        sides = [[speeds[case] for speeds in rounds] for rounds in (peers, own)]
-        spreads = [{"min": min(side), "median": median(side), "max": max(side)} for side in sides]
-        ratio = spreads[1]["median"] / spreads[0]["median"]
-        results.append({**case._asdict(), "peer": spreads[0], "localllm": spreads[1], "ratio": ratio})
+        sides = [[speeds[case] for speeds in rounds if case in speeds] for rounds in (peers, own)]
+        if len(sides[0]) < args.rounds:
+            tell(f"the peer gave figures for {case} in {len(sides[0])} of {args.rounds} rounds")
+        if sides[0]:
+            spreads = [{"min": min(side), "median": median(side), "max": max(side)} for side in sides]
+            ratio = spreads[1]["median"] / spreads[0]["median"]
+            results.append({**case._asdict(), "peer": spreads[0], "localllm": spreads[1], "ratio": ratio})
+    if not results:
+        raise PeerError("the peer gave no figure at all")
     return results
 
 

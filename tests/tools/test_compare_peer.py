@@ -111,15 +111,30 @@ def test_a_peer_that_fails_is_quoted(peer: dict[str, str], capsys: pytest.Captur
     sources = {
         "fails": "import sys; print('first', file=sys.stderr); sys.exit('error: unable to load model')",
         "prose": "print('| model | size |')",
+        "another": "print('[{}]')",
+        "nothing": "print('[]')",
     }
     broken = [program(Path(peer["folder"]), name, source) for name, source in sources.items()]
     for path, sentence in [
         (broken[0], "ended with 1: error: unable to load model"),
         (broken[1], "did not print JSON"),
+        (broken[2], "JSON of another shape: KeyError('n_gen')"),
+        (broken[3], "the peer gave no figure at all"),
         ("/absent/llama-bench", "cannot be run"),
     ]:
         assert compare_peer.main([peer["model"], "-r", "1", "--llama-bench", path]) == 1
         assert sentence in capsys.readouterr().err
+
+
+def test_a_figure_that_is_left_out_in_a_round_is_told(peer: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    once = Path(peer["folder"]) / "once"
+    source = f"import os\nif not os.path.exists({str(once)!r}):\n    open({str(once)!r}, 'w'); raise SystemExit"
+    path = program(Path(peer["folder"]), "forgets", source + LLAMA_BATCHED_BENCH)
+    words = ["-n", "4", "-b", "2", "-r", "2", "--llama-batched-bench", path]
+    assert compare_peer.main([peer["model"], "-t", "1", "--json", *words]) == 0
+    captured = capsys.readouterr()
+    assert "in 1 of 2 rounds" in captured.err
+    assert [one["peer"]["median"] for one in json.loads(captured.out)["results"]] == [2001.0]
 
 
 @pytest.mark.parametrize(

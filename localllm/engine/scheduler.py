@@ -40,7 +40,7 @@ class Scheduler:
         self.arrivals = counter()
         self.clock: Counter[int] = Counter()  # by class: the latest turn that was admitted
         self.turns: dict[tuple[int, str], int] = {}  # by class and client: the turn of its next request
-        self.advanced: dict[int, int] = {}  # by class: the step in which one of it last advanced, or it had none before
+        self.advanced: dict[int, int] = {}  # by class: the step in which one of it advanced, or its first came
         self.promoted: Sequence | None = None  # who came from a lower class before all others
         self.steps = self.preemptions = self.recomputed_blocks = self.cached_tokens = 0
 

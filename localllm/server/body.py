@@ -24,23 +24,26 @@ class Body:
     """What has come of one request's body, until it is released."""
 
     def __init__(self, room: Room) -> None:
-        self._room, self._data = room, bytearray()
+        self._room, self._size, self._data = room, 0, bytearray()
 
     def add(self, piece: bytes) -> None:
-        if len(self._data) + len(piece) > MOST:
+        if self._size + len(piece) > MOST:
             raise _too_large()
         if self._room.used + len(piece) > self._room.most:
             raise Problem(503, f"bodies of requests have {self._room.used} bytes, of at most {self._room.most} at once",
                           code="too_many_requests", headers={"retry-after": "1"})  # fmt: skip
         self._room.used += len(piece)
+        self._size += len(piece)
         self._data += piece
 
-    def release(self) -> None:
-        self._room.used -= len(self._data)
-        self._data = bytearray()
+    def take(self) -> bytes:
+        """All of it, which goes on taking room until it is released."""
+        data, self._data = bytes(self._data), bytearray()
+        return data
 
-    def __bytes__(self) -> bytes:
-        return bytes(self._data)
+    def release(self) -> None:
+        self._room.used -= self._size
+        self._size = 0
 
 
 async def read_body(http: Request, body: Body) -> bytes:
@@ -62,7 +65,7 @@ async def read_body(http: Request, body: Body) -> bytes:
             raise ClientDisconnect
         body.add(message.get("body", b""))
         if not message.get("more_body", False):
-            return bytes(body)
+            return body.take()
 
 
 def _too_large() -> Problem:

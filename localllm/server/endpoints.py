@@ -50,6 +50,7 @@ class Endpoints:
         messages = await self._aside(client, body, chat.conversation, request, template)
         variables = self._variables(request)
         self._service.admit(request.n, http.scope[BEGUN], "n")
+        await self._aside(client, body, self._check_texts, [messages, tools, variables])
         prompt = await self._prepare(client, messages, "messages", tools or None, variables)
         prompt = await self._constrain(client, prompt, params)
         words = chat.ChatWords(self._service, request)
@@ -114,7 +115,7 @@ class Endpoints:
         self, client: str, prompt: str | list[int] | list[Message], param: str, tools: Any = None, variables: Any = None
     ) -> Prepared:
         """In a thread, since long texts take a while. Problem 400 if there is no room for an answer."""
-        self._check_size(prompt, param, [tools, variables])
+        self._check_size(prompt, param)
         lanes = self._service.lanes
         lane = lanes.chats if param == "messages" else lanes.prompts
         try:
@@ -161,7 +162,7 @@ class Endpoints:
                 "context_length_exceeded" if tokens else "invalid_value",
             )
 
-    def _check_size(self, prompt: str | list[int] | list[Message], param: str, rest: Any) -> None:
+    def _check_size(self, prompt: str | list[int] | list[Message], param: str) -> None:
         """Refuses at once what would take long to render and encode, and cannot have room."""
         texts = [prompt] if isinstance(prompt, str) else [m.get("content") or "" for m in prompt if isinstance(m, dict)]
         least = sum(map(len, texts)) // self._service.longest_token
@@ -171,9 +172,12 @@ class Endpoints:
                 param,
                 "context_length_exceeded",
             )
+
+    def _check_texts(self, chat: list[Any]) -> None:
+        """Likewise, of texts that the template may leave out."""
         most = MOST_BESIDE + self._llm.context * self._service.longest_token
-        if param == "messages" and (found := _characters([prompt, rest])) > most:
-            raise invalid(f"messages, tools and variables have {found} characters, of at most {most}", param)
+        if (found := _characters(chat)) > most:
+            raise invalid(f"messages, tools and variables have {found} characters, of at most {most}", "messages")
 
     def _check_ids(self, ids: Any, param: str) -> None:
         if ids and max(ids) >= self._llm.n_vocab:

@@ -68,6 +68,7 @@ def _ready(schema: Any, home: str) -> Any:
     _with_null(made)
     _with_numbers(made)
     _with_range(made)
+    _with_exact_bounds(made)
     for key in _NUMBERS:
         _check_integers(key, made.get(key))
     return made
@@ -116,13 +117,16 @@ def _with_numbers(schema: dict[str, Any]) -> None:
 
 
 def _with_range(schema: dict[str, Any]) -> None:
-    """OpenAPI's formats of integers are bounds. Bounds beyond the exact integers are as good as none: answers keep the
-    narrower ones."""
+    """OpenAPI's formats of integers are bounds."""
     limits = _RANGES.get(str(schema.get("format")))
     if limits and schema.get("type") == "integer":
         for bound, limit, nearer in zip(("minimum", "maximum"), limits, (max, min), strict=True):
             given = schema.get(bound, limit)
             schema[bound] = nearer(given, limit) if isinstance(given, int | float) else given
+
+
+def _with_exact_bounds(schema: dict[str, Any]) -> None:
+    """Bounds beyond the exact integers are as good as none: answers keep narrower ones."""
     for bound, sign in _BOUNDS.items():
         if isinstance(schema.get(bound), int) and schema[bound] * sign > MOST_INTEGER:
             schema[bound] = MOST_INTEGER * sign

@@ -102,20 +102,19 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
     }
 #if defined(__AVX512F__)
 enum { SIZES = 4 };
-#define CORES(CORE, name, ...) \
-    CORE(name, 1, __VA_ARGS__) \
-    CORE(name, 2, __VA_ARGS__) \
-    CORE(name, 4, __VA_ARGS__) \
-    CORE(name, 6, __VA_ARGS__) \
-    static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4, name##_6};
+#define CORE_OF_SIX(CORE, name, ...) CORE(name, 6, __VA_ARGS__)
+#define AND_SIX(name) , name##_6
 #else
 enum { SIZES = 3 };
-#define CORES(CORE, name, ...) \
-    CORE(name, 1, __VA_ARGS__) \
-    CORE(name, 2, __VA_ARGS__) \
-    CORE(name, 4, __VA_ARGS__) \
-    static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4};
+#define CORE_OF_SIX(CORE, name, ...)
+#define AND_SIX(name)
 #endif
+#define CORES(CORE, name, ...)           \
+    CORE(name, 1, __VA_ARGS__)           \
+    CORE(name, 2, __VA_ARGS__)           \
+    CORE(name, 4, __VA_ARGS__)           \
+    CORE_OF_SIX(CORE, name, __VA_ARGS__) \
+    static core_fn *const name[SIZES] = {name##_1, name##_2, name##_4 AND_SIX(name)};
 CORES(BLOCK_CORE, plain_cores, false)
 CORES(BLOCK_CORE, min_cores, true)
 CORES(SUPER_CORE, super_cores, false, false)

@@ -89,6 +89,11 @@ def test_pages_that_hide_their_origin(server: Live) -> None:
     assert ask(server, "Host: localhost", "Origin: http://localhost", "Origin: http://evil.com")[0] == 403
 
 
+def test_a_page_may_read_that_its_head_is_too_long(server: Live) -> None:
+    status, answer = ask(server, "Host: localhost", "Origin: http://localhost:3000", path="/" + "x" * 9000)
+    assert status == 414 and b"access-control-allow-origin: http://localhost:3000" in answer.lower()
+
+
 def test_preflight(server: Live) -> None:
     status, answer = ask(server, "Host: localhost", "Origin: http://localhost:3000", method="OPTIONS",
                          path="/v1/chat/completions")  # fmt: skip

@@ -129,3 +129,11 @@ def test_a_large_reply_holds_up_no_stream_and_is_whole(server: Live) -> None:
     alone = server.post("/v1/completions", body | {"prompt": "5 x", "n": 1}).json()["choices"][0]
     assert alone == choices[40] | {"index": 0}
     assert gap < 0.6
+
+
+def test_a_number_across_pieces_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strict_json, "PIECE", 8)
+    for blanks in range(40):
+        body = b" " * blanks + b'{"a": 99999999999999999999}'
+        with pytest.raises(Problem, match="too large"):
+            strict_json.check(strict_json.parse(body), body)

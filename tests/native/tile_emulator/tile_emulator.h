@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-enum emulated_product { SIGNED_SIGNED, SIGNED_UNSIGNED, UNSIGNED_SIGNED, UNSIGNED_UNSIGNED };
+enum emulated_product { SIGNED_SIGNED, SIGNED_UNSIGNED, UNSIGNED_SIGNED };
 
 void emulate_loadconfig(const void *config);
 void emulate_release(void);
@@ -23,7 +23,6 @@ void emulate_bf16_product(int sums, int a, int b);
 #undef _tile_dpbssd
 #undef _tile_dpbsud
 #undef _tile_dpbusd
-#undef _tile_dpbuud
 #undef _tile_dpbf16ps
 #define _tile_loadconfig(config) emulate_loadconfig(config)
 #define _tile_release() emulate_release()
@@ -33,7 +32,6 @@ void emulate_bf16_product(int sums, int a, int b);
 #define _tile_dpbssd(sums, a, b) emulate_int8_product(sums, a, b, SIGNED_SIGNED)
 #define _tile_dpbsud(sums, a, b) emulate_int8_product(sums, a, b, SIGNED_UNSIGNED)
 #define _tile_dpbusd(sums, a, b) emulate_int8_product(sums, a, b, UNSIGNED_SIGNED)
-#define _tile_dpbuud(sums, a, b) emulate_int8_product(sums, a, b, UNSIGNED_UNSIGNED)
 #define _tile_dpbf16ps(sums, a, b) emulate_bf16_product(sums, a, b)
 
 #endif

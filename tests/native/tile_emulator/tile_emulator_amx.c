@@ -75,8 +75,7 @@ void emulate_stored(int tile, void *to, int64_t row_bytes) {
     for (int r = 0; r < now.rows[tile]; r++) memcpy((uint8_t *)to + r * row_bytes, tiles[tile][r], now.row_bytes[tile]);
 }
 
-/* Rows of A by columns of B, whose rows hold four (two) neighbouring elements of each column. Lanes beyond the
- * configured ones are multiplied, too: they are zero. */
+/* Rows of A by columns of B, whose rows hold four (two) neighbouring elements of each column. */
 void emulate_int8_product(int sums, int a, int b, enum emulated_product signs) {
     check_product(sums, a, b);
     for (int m = 0; m < now.rows[a]; m++) {
@@ -85,8 +84,8 @@ void emulate_int8_product(int sums, int a, int b, enum emulated_product signs) {
             for (int n = 0; n < now.row_bytes[b] / 4; n++)
                 for (int i = 0; i < 4; i++) {
                     uint8_t x = tiles[a][m][4 * k + i], y = tiles[b][k][4 * n + i];
-                    int32_t left = signs < UNSIGNED_SIGNED ? (int8_t)x : x;
-                    int32_t right = signs % 2 == SIGNED_SIGNED ? (int8_t)y : y;
+                    int32_t left = signs != UNSIGNED_SIGNED ? (int8_t)x : x;
+                    int32_t right = signs != SIGNED_UNSIGNED ? (int8_t)y : y;
                     sum[n] = (int32_t)((uint32_t)sum[n] + (uint32_t)(left * right));
                 }
     }
@@ -97,7 +96,8 @@ static __m512 odd(__m512i pairs) {
     return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
 }
 
-/* Even and odd elements have sums of their own, which begin at zero: fused, to nearest, subnormals are zero. */
+/* Even and odd elements have sums of their own, which begin at zero: fused, to nearest, subnormals are zero. All
+ * sixteen columns are computed, and those that are not configured cleared. */
 void emulate_bf16_product(int sums, int a, int b) {
     enum { MASKED_NEAREST = 0x1f80, FLUSH_TO_ZERO = 0x8000, DENORMALS_ARE_ZERO = 0x40 };
     check_product(sums, a, b);

@@ -76,6 +76,7 @@ const char *file_damage(const struct file *file) {
     struct stat info;
     if (map_guard_lost(file->guard)) return "was truncated or cannot be read any more";
     if (fstat(file->fd, &info)) return "cannot be examined any more";
+    if ((uint64_t)info.st_size < file->size) return "was truncated";
     bool same = (uint64_t)info.st_size == file->size && (int64_t)info.st_mtim.tv_sec == file->changed[0] &&
                 (int64_t)info.st_mtim.tv_nsec == file->changed[1];
     return same ? NULL : "was changed";

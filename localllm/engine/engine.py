@@ -52,6 +52,9 @@ class Runner(Protocol):
     @property
     def n_vocab(self) -> int: ...
 
+    @property
+    def prompt_group(self) -> int: ...  # tokens of prompts that take as long as one of them
+
     def step(self, rows: list[Row]) -> list[Sampled]: ...
 
     def logits(self, tokens: array[int], blocks: list[int]) -> Any: ...
@@ -195,7 +198,7 @@ class Engine:
         self._scheduler = scheduler
         self._context = context
         self._step_tokens = step_tokens
-        self._pace = Pace(step_seconds)
+        self._pace = Pace(step_seconds, runner.prompt_group)
         self._handles: dict[Sequence, Handle] = {}
         self._computed_tokens = self._generated_tokens = 0
         self._scheduler_seconds = self._runner_seconds = 0.0

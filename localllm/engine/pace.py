@@ -5,22 +5,26 @@ are read again, and so much for each. Both are learnt from the steps that were r
 while more are waiting there are hardly any steps without prompts, so one is made now and then, whose time tells what
 the prompts of the others add. While answers are written, prompts may add `target` seconds to a step. Without an answer
 being written nobody waits for its next word, so they may take PATIENCE times as much.
+
+Some devices multiply tokens of prompts in groups, and one token takes as long as a group: there a step has whole ones.
 """
 
 from math import inf
 
 PATIENCE = 4
-LEAST = 8  # tokens: even if a step takes far too long, prompts get on
+LEAST = 8  # tokens, or two groups: even if a step takes far too long, prompts get on
 FIRST = 32  # tokens of prompts in a step, while nothing is known
 SELDOM = 8  # steps between two that are made without prompts to learn what these take
 _LEARN = 0.3  # how much a new measurement counts
 
 
 class Pace:
-    """target: seconds, or infinity to let every step be as large as it can."""
+    """target: seconds, or infinity to let every step be as large as it can. group: tokens of prompts that take as long
+    as one of them."""
 
-    def __init__(self, target: float = inf) -> None:
+    def __init__(self, target: float = inf, group: int = 1) -> None:
         self.target = target
+        self.group = group
         self.plain: float | None = None  # seconds of a step without prompts
         self.plain_tokens = 0.0  # how many tokens such a step had
         self.more: _Line | None = None  # what prompts add to a step
@@ -32,7 +36,8 @@ class Pace:
             return most
         patience = 1 if decoding else PATIENCE
         room = patience * FIRST if self.more is None else self.more.tokens_in(patience * self.target)
-        return min(most, decoding + max(LEAST, int(room)))
+        groups = int(room) if self.group == 1 else round(room / self.group)
+        return min(most, decoding + max(LEAST, 2 * self.group, groups * self.group))
 
     def wants_plain(self, decoding: int) -> bool:
         """Whether the next step should be without prompts, to learn what one takes."""

@@ -23,6 +23,9 @@ from localllm.engine.sequence import Mask, Row, Sampled, Sequence
 from localllm.params import SamplingParams
 
 
+TILE_SIDE = 16  # tokens that one product of tiles takes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
     """Sizes that are fixed when a runner is made; most of them are ll_runner_config's fields."""
@@ -72,6 +75,7 @@ class Runner:
         self.n_vocab = int(info.n_vocab)
         self.threads = int(lib.ll_runner_threads(self._handle))
         self.prompts_apart = bool(lib.ll_runner_prompts_apart(self._handle))
+        self.prompt_group = TILE_SIDE if self.prompts_apart else 1
         self._batch = _Batch(config)
         self._sampling = ffi.new("ll_sampling[]", config.max_rows)
         self._prepared: WeakKeyDictionary[Sequence, _Prepared] = WeakKeyDictionary()

@@ -30,6 +30,7 @@ class FakeRunner:
     """Simulated memory; `before` is called ahead of each step, `gate` holds all steps back while it is clear."""
 
     n_vocab = VOCABULARY
+    prompt_group = 1
 
     def __init__(self, blocks: BlockManager) -> None:
         self.memory = Memory(blocks)

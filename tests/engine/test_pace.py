@@ -11,13 +11,14 @@ from localllm.engine.pace import LEAST, PATIENCE, Pace
 
 
 def run(
-    pace: Pace, decoding: int, fixed: float, each: float, steps: int, noise: float = 0.0
+    pace: Pace, decoding: int, fixed: float, each: float, steps: int, noise: float = 0.0, group: int = 1
 ) -> list[tuple[int, float]]:
     """(tokens of prompts, seconds that they added) of each step of a machine."""
     rng, seen = random.Random(1), []
     for _ in range(steps):
         tokens = decoding if decoding and pace.wants_plain(decoding) else pace.budget(512, decoding)
-        seconds = (fixed + each * tokens) * rng.uniform(1, 1 + noise)
+        computed = decoding + -(-(tokens - decoding) // group) * group
+        seconds = (fixed + each * computed) * rng.uniform(1, 1 + noise)
         pace.learn(tokens, decoding, seconds)
         seen.append((tokens - decoding, seconds - fixed - each * decoding))
     return seen
@@ -94,6 +95,27 @@ def test_a_first_step_that_takes_for_ever_is_forgotten() -> None:
 def test_noise_does_not_break_it() -> None:
     added = [added for _, added in run(Pace(0.1), 8, 0.02, 0.001, 300, noise=1.0)[50:]]
     assert sum(added) / len(added) < 0.13 and max(added) < 0.3
+
+
+@pytest.mark.parametrize("each", [0.0002, 0.001, 0.002, 0.003])
+def test_tokens_in_groups_come_in_whole_ones(each: float) -> None:
+    """Half a group more than the target allows is as near as half a group less."""
+    pace = Pace(0.1, group=16)
+    pace.learn(8, 8, 0.05 + each * 8)
+    seen = run(pace, 8, 0.05, each, 60, group=16)
+    assert all(tokens % 16 == 0 or tokens == 512 - 8 for tokens, _ in seen)
+    tokens, added = seen[-1]
+    assert abs(added - 0.1) <= 8.5 * each or tokens + 8 == 512
+
+
+def test_two_groups_are_the_least() -> None:
+    """Where even one takes more than there is, the second costs little beside what comes before the first."""
+    pace = Pace(0.1, group=16)
+    pace.learn(20, 20, 0.1)
+    for _ in range(30):
+        tokens = pace.budget(512, 20) - 20
+        pace.learn(20 + tokens, 20, 0.1 + 0.11 + 0.001 * tokens)
+    assert tokens == 32
 
 
 def test_without_answers_prompts_may_take_longer() -> None:

@@ -359,8 +359,9 @@ class Engine:
     def _step(self) -> None:
         started = perf_counter()
         decoding = self._scheduler.decoding
+        joining = min(len(self._handles), self._scheduler.max_rows) - decoding
         prompts = not self._pace.wants_plain(decoding)
-        rows = self._scheduler.schedule(self._pace.budget(self._step_tokens, decoding), prompts)
+        rows = self._scheduler.schedule(self._pace.budget(self._step_tokens, decoding, joining), prompts)
         scheduled = perf_counter()
         try:
             sampled = self._runner.step(rows)

@@ -3,8 +3,9 @@
 What a step takes beyond a step without prompts is a line over the tokens that it has more: a fixed part, as weights
 are read again, and so much for each. Both are learnt from the steps that were run. Where many answers are written
 while more are waiting there are hardly any steps without prompts, so one is made now and then, whose time tells what
-the prompts of the others add. While answers are written, prompts may add `target` seconds to a step. Without an answer
-being written nobody waits for its next word, so they may take PATIENCE times as much.
+the prompts of the others add. While answers are written, prompts may add `target` seconds to a step of all answers that
+there will be: one that is still waiting leaves its place to another token of prompts, which takes no longer, so a crowd
+gets in sooner. Without an answer being written nobody waits for its next word: they may take PATIENCE times as much.
 
 Some devices multiply tokens of prompts in groups, and one token takes as long as a group: there a step has whole ones.
 """
@@ -12,7 +13,8 @@ Some devices multiply tokens of prompts in groups, and one token takes as long a
 from math import inf
 
 PATIENCE = 4
-LEAST = 8  # tokens, or two groups: even if a step takes far too long, prompts get on
+LEAST = 8  # tokens: even if a step takes far too long, prompts get on
+LEAST_GROUPS = 3  # likewise: weights are unpacked before the first one, which takes as long as three
 FIRST = 32  # tokens of prompts in a step, while nothing is known
 SELDOM = 8  # steps between two that are made without prompts to learn what these take
 _LEARN = 0.3  # how much a new measurement counts
@@ -30,14 +32,16 @@ class Pace:
         self.more: _Line | None = None  # what prompts add to a step
         self.since = SELDOM  # steps since one without prompts
 
-    def budget(self, most: int, decoding: int) -> int:
-        """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers."""
+    def budget(self, most: int, decoding: int, joining: int = 0) -> int:
+        """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers; so many others
+        will be `joining`."""
         if self.target == inf:
             return most
         patience = 1 if decoding else PATIENCE
         room = patience * FIRST if self.more is None else self.more.tokens_in(patience * self.target)
-        groups = int(room) if self.group == 1 else round(room / self.group)
-        return min(most, decoding + max(LEAST, 2 * self.group, groups * self.group))
+        room += joining
+        groups = int(room) if self.group == 1 else max(LEAST_GROUPS, round(room / self.group))
+        return min(most, decoding + max(LEAST, groups * self.group))
 
     def wants_plain(self, decoding: int) -> bool:
         """Whether the next step should be without prompts, to learn what one takes."""

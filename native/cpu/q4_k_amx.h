@@ -109,21 +109,21 @@ INLINE void multiply_codes(const struct code_panel *p, const struct code_tokens 
 }
 
 /* Up to `tokens` of a group: what is behind the last one is 0 (denormals would take their time). Sums are stored two
- * products after their own and added one later. */
+ * products after their own and added three later. */
 INLINE void code_core(int tokens, const struct code_panel *p, const struct code_tokens *x,
                       int32_t (*sums)[SIDE][SIDE]) {
     vi isum[SIDE];
     UNROLL for (int t = 0; t < tokens; t++) isum[t] = vi_set32(0);
-    UNROLL for (int i = 0; i < CODE_PRODUCTS + 2; i++) {
+    UNROLL for (int i = 0; i < CODE_PRODUCTS + 3; i++) {
         if (i < CODE_PRODUCTS) {
             fetch_line(x->next);
             multiply_codes(p, x, i);
         }
-        if (i >= 2) store_tile(i - 2, sums[i - 2]);
-        if (i >= 3 && i - 3 < CODE_BLOCKS) {
-            vi subs = vi_load(p->subs[i - 3]);
+        if (i >= 2 && i - 2 < CODE_PRODUCTS) store_tile(i - 2, sums[i - 2]);
+        if (i >= 5) {
+            vi subs = vi_load(p->subs[i - 5]);
             UNROLL for (int t = 0; t < tokens; t++) isum[t] =
-                _mm512_dpwssd_epi32(isum[t], vi_load(sums[i - 3][t]), subs);
+                _mm512_dpwssd_epi32(isum[t], vi_load(sums[i - 5][t]), subs);
         }
     }
     vf d = vf_load(p->d), m = vf_load(p->m);

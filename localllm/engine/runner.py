@@ -22,7 +22,6 @@ from localllm.bindings import check, ffi, lib, text
 from localllm.engine.sequence import Mask, Row, Sampled, Sequence
 from localllm.params import SamplingParams
 
-
 TILE_SIDE = 16  # tokens that one product of tiles takes
 
 

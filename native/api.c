@@ -1,12 +1,12 @@
 /* The border: arguments are checked here and nowhere further in, calls go inward, failures come back as a code and
  * a sentence. A batch that passes check_batch cannot make an operation read or write outside its buffers. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "cpu/float_env.h"
 #include "cpu/sample.h"
-#include "model/forward.h"
 #include "runner.h"
 
 const char *ll_version(void) { return LL_VERSION; }
@@ -128,21 +128,43 @@ static int check_batch(const ll_runner *r, const ll_batch *b) {
     return LL_OK;
 }
 
-static int step(ll_runner *r, const ll_batch *batch) {
-    struct step s;
-    TRY(r->device.begin(r->device.self, batch, &s));
-    return forward(&r->device, &s);
+static int begin(ll_runner *r, enum lane lane, const ll_batch *batch, struct pass *out) {
+    profile_start(r->profile);
+    TRY(check_batch(r, batch));
+    out->next = 0;
+    return r->device.begin(r->device.self, lane, batch, &out->step);
+}
+
+static int advance(ll_runner *r, struct pass *p, double seconds) {
+    r->n_samples = 0;
+    uint32_t env = float_env_enter();
+    int status = forward(&r->device, p, seconds);
+    float_env_leave(env);
+    if (!status) status = ll_gguf_check(r->model->file);
+    if (!status && forward_done(&r->device, p)) r->n_samples = p->step.batch.n_samples;
+    return status;
 }
 
 int ll_forward(ll_runner *runner, const ll_batch *batch) {
-    profile_start(runner->profile);
+    struct pass whole;
     runner->n_samples = 0;
-    TRY(check_batch(runner, batch));
-    uint32_t env = float_env_enter();
-    int status = step(runner, batch);
-    float_env_leave(env);
-    if (!status) status = ll_gguf_check(runner->model->file);
-    if (!status) runner->n_samples = batch->n_samples;
+    TRY(begin(runner, LANE_WHOLE, batch, &whole));
+    return advance(runner, &whole, INFINITY);
+}
+
+int ll_begin(ll_runner *runner, const ll_batch *batch) {
+    runner->parts_left = false;
+    TRY(begin(runner, LANE_PARTS, batch, &runner->parts));
+    runner->parts_left = true;
+    return LL_OK;
+}
+
+int ll_advance(ll_runner *runner, double seconds, int32_t *done) {
+    if (!runner->parts_left) return fail(LL_EINVAL, "advance: no batch has been begun");
+    profile_start(runner->profile);
+    int status = advance(runner, &runner->parts, seconds);
+    runner->parts_left = !status && !forward_done(&runner->device, &runner->parts);
+    *done = !runner->parts_left;
     return status;
 }
 

@@ -11,17 +11,23 @@
 #include "model/kv.h"
 #include "model/model.h"
 
-/* One step as the device holds it: a checked batch, plus what is derived from it once. */
+/* Two batches may be under way on a device, each in a lane: one that is computed at once, and one of prompts that is
+ * computed a few layers at a time between those (model/forward.h). */
+enum lane { LANE_WHOLE, LANE_PARTS, LANES };
+
+/* One batch as the device holds it: checked, plus what is derived from it once and what one layer leaves the next. */
 struct step {
+    enum lane lane;
+    float *x;                /* (max_tokens, n_embd) the residual stream */
     ll_batch batch;          /* its arrays are readable by the device */
     const int32_t *row_of;   /* (n_tokens) */
     const int32_t *position; /* (n_tokens) */
     const float *rotation;   /* (n_tokens, rope_dims / 2, 2) cosine and sine */
 };
 
-/* Activations, one row per token. h holds n_ff columns, q and a heads x head_dim, k and v KV heads x head_dim. */
+/* Activations within a layer, one row per token. h holds n_ff columns, q and a heads x head_dim, k and v KV heads x
+ * head_dim. */
 struct work {
-    float *x;      /* (max_tokens, n_embd) the residual stream */
     float *q, *a;  /* (max_tokens, n_heads * head_dim) */
     float *k, *v;  /* (max_tokens, n_kv_heads * head_dim) */
     float *h;      /* (max_tokens, n_ff) */
@@ -53,7 +59,7 @@ struct ops {
     int (*finish)(void *dev);
 };
 
-/* An opened device. The runner calls begin, forward() over ops, then logits. */
+/* An opened device. The runner calls begin, forward() over ops until the pass is done, then logits. */
 struct device {
     const struct ops *ops;
     void *self;
@@ -61,8 +67,9 @@ struct device {
     struct work work;
     int32_t threads;
     struct team *team; /* the threads of a CPU device, which then draw tokens too; else NULL */
-    int (*begin)(void *self, const ll_batch *b, struct step *out); /* takes the batch to the device */
-    /* Host memory with the last step's logits (n_samples, n_vocab); NULL and a reason when the device failed. */
+    /* takes the batch to the device, to a lane whose last one is over */
+    int (*begin)(void *self, enum lane lane, const ll_batch *b, struct step *out);
+    /* Host memory with the last head's logits (n_samples, n_vocab); NULL and a reason when the device failed. */
     const float *(*logits)(void *self);
     void (*close)(void *self);
     bool prompts_apart; /* tokens of prompts are multiplied in another arithmetic than generated ones */

@@ -1,36 +1,28 @@
-#define _GNU_SOURCE
-
 #include "profile.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/status.h"
 
 struct profile {
     struct device inner;
     struct kv_layout kv;
-    ll_batch batch; /* of this step, as the caller gave it: a step's own may be in a device's memory */
-    uint64_t last;  /* when the last operation ended */
+    ll_batch batch[LANES]; /* as the caller gave it: a step's own may be in a device's memory */
+    double last;           /* when the last operation ended */
     ll_op_work work[LL_OPS];
 };
 
-static uint64_t now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 void profile_start(struct profile *p) {
-    if (p) p->last = now();
+    if (p) p->last = clock_seconds();
 }
 
 void profile_stop(struct profile *p, int32_t op) {
     if (!p) return;
-    uint64_t time = now();
+    double time = clock_seconds();
     p->work[op].calls++;
-    p->work[op].nanoseconds += time - p->last;
+    p->work[op].nanoseconds += (uint64_t)(1e9 * (time - p->last));
     p->last = time;
 }
 
@@ -47,8 +39,8 @@ static void count_product(struct profile *p, int32_t op, const struct linear *l,
 }
 
 /* Each token sees those up to itself, in a window; a sequence's part of the cache is read once for all its tokens. */
-static void count_attention(struct profile *p, const struct model *m, const struct layer *l) {
-    const ll_batch *b = &p->batch;
+static void count_attention(struct profile *p, const struct model *m, const struct layer *l, enum lane lane) {
+    const ll_batch *b = &p->batch[lane];
     uint64_t seen = 0, read = 0;
     for (int32_t r = 0; r < b->n_rows; r++) {
         int32_t count = b->row_start[r + 1] - b->row_start[r], end = b->row_pos[r] + count, widest = end;
@@ -90,7 +82,7 @@ static void rotate_store(void *dev, const struct model *m, int32_t layer, const 
 static void attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a) {
     struct profile *p = dev;
     p->inner.ops->attend(p->inner.self, m, layer, s, q, a);
-    count_attention(p, m, &m->layers[layer]);
+    count_attention(p, m, &m->layers[layer], s->lane);
     profile_stop(p, LL_OP_ATTEND);
 }
 
@@ -152,10 +144,10 @@ static const struct ops profile_ops = {
 
 /* ---- the device around them ---- */
 
-static int begin(void *self, const ll_batch *b, struct step *out) {
+static int begin(void *self, enum lane lane, const ll_batch *b, struct step *out) {
     struct profile *p = self;
-    p->batch = *b;
-    int status = p->inner.begin(p->inner.self, b, out);
+    p->batch[lane] = *b;
+    int status = p->inner.begin(p->inner.self, lane, b, out);
     profile_stop(p, LL_OP_BEGIN);
     return status;
 }

@@ -1,7 +1,7 @@
 /* What ll_runner is: a model on a device, and what sampling needs. */
 #ifndef RUNNER_H
 #define RUNNER_H
-#include "ops.h"
+#include "model/forward.h"
 #include "profile.h"
 
 struct ll_runner {
@@ -10,7 +10,9 @@ struct ll_runner {
     struct device device;
     struct profile *profile; /* NULL unless config.profile; the device owns it */
     void *sample_scratch;
-    int32_t n_samples; /* of the last step; 0 when there was none or it failed */
+    struct pass parts; /* what ll_begin() began */
+    bool parts_left;   /* and ll_advance() has not ended */
+    int32_t n_samples; /* whose logits there are: 0 after a pass that is not done, or failed */
 };
 
 #endif

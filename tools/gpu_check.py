@@ -28,7 +28,7 @@ from localllm.bindings import lib, text
 from localllm.errors import LocalLLMError
 from tests.model import reference
 from tests.model.stepper import Stepper
-from tests.model.test_bit_identity import crowd
+from tests.model.test_bit_identity import assert_suspended_passes_are_whole_ones, crowd
 from tests.model.test_logits import ARCHS, SHAPES, random_tokens, relative
 from tests.tiny_models import write_tiny
 
@@ -115,6 +115,19 @@ def check_cache(path: Path, quick: bool) -> Iterator[Result]:
     yield compared("identity, shared prefix", "Q4_0", shared, alone[64:])
 
 
+def check_passes(path: Path, quick: bool) -> Iterator[Result]:
+    """Passes over prompts that are suspended after every layer, with steps of others in between."""
+    for dtype in ("Q8_0",) if quick else ("F32", "Q8_0", "Q4_K"):
+        shape = {} if quick else {"embd": 256, "heads": 8, "kv_heads": 2, "ff": 512}
+        write_tiny(path, dtype=dtype, layers=1 if quick else 3, **shape)
+        try:
+            assert_suspended_passes_are_whole_ones(path, lib.LL_CUDA, (9, 5, 12) if quick else (75, 40, 90))
+            said = ""
+        except AssertionError as error:
+            said = str(error) or "bits differ"
+        yield Result("identity, suspended passes", dtype, not said, said)
+
+
 def check_long_rows(path: Path, quick: bool) -> Iterator[Result]:
     """Rows of more than one split of attention's keys (native/cpu/attention.h), with and without a window."""
     tokens = random_tokens(1030 if quick else 2300)
@@ -142,7 +155,7 @@ def check_memory(path: Path, quick: bool) -> Iterator[Result]:
 
 
 CHECKS: tuple[Callable[[Path, bool], Iterator[Result]], ...] = (
-    check_logits, check_types, check_cache, check_long_rows, check_memory)  # fmt: skip
+    check_logits, check_types, check_cache, check_passes, check_long_rows, check_memory)  # fmt: skip
 
 
 def main() -> int:

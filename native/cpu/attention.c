@@ -14,6 +14,7 @@ enum { TILE_QUERIES = 256, MAX_TILE_TOKENS = 64, PARTS_PER_THREAD = 8, ITEMS_PER
 
 struct attend {
     struct cpu *cpu;
+    const struct lane_arrays *lane;
     const struct model *m;
     const struct step *s;
     int32_t layer;
@@ -130,21 +131,21 @@ static void attend_whole(const struct attend *w, const struct attend_tile *t, in
 }
 
 /* The tile whose items include this one: tiles lie in the order of their items. */
-static const struct tile *tile_of(const struct cpu *c, int32_t item) {
-    int32_t lo = 0, hi = c->n_tiles;
+static const struct tile *tile_of(const struct lane_arrays *lane, int32_t item) {
+    int32_t lo = 0, hi = lane->n_tiles;
     while (hi - lo > 1) {
         int32_t middle = lo + (hi - lo) / 2;
-        if (c->tiles[middle].first_item <= item)
+        if (lane->tiles[middle].first_item <= item)
             lo = middle;
         else
             hi = middle;
     }
-    return &c->tiles[lo];
+    return &lane->tiles[lo];
 }
 
 static void attend_item(void *arg, int32_t item, int32_t worker) {
     const struct attend *w = arg;
-    const struct tile *tile = tile_of(w->cpu, item);
+    const struct tile *tile = tile_of(w->lane, item);
     int32_t local = item - tile->first_item, head = local / tile->shares, part = local % tile->shares, first, last;
     float *scratch = op_scratch(w->cpu, worker);
     struct attend_tile t = describe(w, tile, head);
@@ -162,7 +163,7 @@ static void attend_item(void *arg, int32_t item, int32_t worker) {
 static void merge_item(void *arg, int32_t item, int32_t worker) {
     const struct attend *w = arg;
     const struct cpu *c = w->cpu;
-    const struct tile *tile = &c->tiles[item / w->m->n_kv_heads];
+    const struct tile *tile = &w->lane->tiles[item / w->m->n_kv_heads];
     int32_t head = item % w->m->n_kv_heads;
     struct attend_tile t = describe(w, tile, head);
     int32_t queries = attend_queries(&t);
@@ -178,21 +179,21 @@ static void merge_item(void *arg, int32_t item, int32_t worker) {
 
 /* Shares out the tiles that are more than a fair part of all work. Returns the number of items; `shared`: some are. */
 static int32_t share_out(const struct attend *w, bool *shared) {
-    struct cpu *c = w->cpu;
-    int32_t heads = w->m->n_kv_heads, first, last, items = 0;
-    int64_t total = 0, used = 0, room = attend_part_floats(w->m, c->config.threads);
-    for (int32_t i = 0; i < c->n_tiles; i++) {
-        splits(w, &c->tiles[i], &first, &last);
+    const struct lane_arrays *lane = w->lane;
+    int32_t heads = w->m->n_kv_heads, threads = w->cpu->config.threads, first, last, items = 0;
+    int64_t total = 0, used = 0, room = attend_part_floats(w->m, threads);
+    for (int32_t i = 0; i < lane->n_tiles; i++) {
+        splits(w, &lane->tiles[i], &first, &last);
         total += (int64_t)(last - first + 1) * heads;
     }
     *shared = false;
-    for (int32_t i = 0; i < c->n_tiles; i++) {
-        struct tile *tile = &c->tiles[i];
+    for (int32_t i = 0; i < lane->n_tiles; i++) {
+        struct tile *tile = &lane->tiles[i];
         splits(w, tile, &first, &last);
         int32_t count = last - first + 1;
         int64_t floats = heads * count * state_floats(tile->count * group_of(w->m), w->m->head_dim);
-        bool share = c->config.threads > 1 && count > 1 && used + floats <= room &&
-                     (int64_t)count * ITEMS_PER_THREAD * c->config.threads > total;
+        bool share =
+            threads > 1 && count > 1 && used + floats <= room && (int64_t)count * ITEMS_PER_THREAD * threads > total;
         tile->shares = share ? count : 1;
         tile->parts_at = used;
         tile->first_item = items;
@@ -204,9 +205,10 @@ static int32_t share_out(const struct attend *w, bool *shared) {
 }
 
 void cpu_attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a) {
-    struct attend w = {dev, m, s, layer, q, a};
+    struct cpu *c = dev;
+    struct attend w = {c, &c->lanes[s->lane], m, s, layer, q, a};
     bool shared;
     int32_t items = share_out(&w, &shared);
-    team_run(w.cpu->team, items, attend_item, &w);
-    if (shared) team_run(w.cpu->team, w.cpu->n_tiles * m->n_kv_heads, merge_item, &w);
+    team_run(c->team, items, attend_item, &w);
+    if (shared) team_run(c->team, w.lane->n_tiles * m->n_kv_heads, merge_item, &w);
 }

@@ -16,6 +16,15 @@ struct tile {
     int64_t parts_at;           /* where in cpu.parts their states lie */
 };
 
+/* What a batch keeps from one layer to the next. */
+struct lane_arrays {
+    float *x;                   /* (max_tokens, n_embd) */
+    int32_t *row_of, *position; /* (max_tokens) */
+    float *rotation;            /* (max_tokens, rope_dims / 2, 2) */
+    struct tile *tiles;         /* (max_tokens) */
+    int32_t n_tiles;
+};
+
 struct cpu {
     const struct kernels *kernels;
     const struct row_kernels *row;
@@ -29,10 +38,7 @@ struct cpu {
     uint64_t pool_bytes;
     uint8_t *memory;         /* one piece: everything below, and the work buffers */
     uint64_t memory_bytes;
-    int32_t *row_of, *position; /* (max_tokens) */
-    float *rotation;         /* (max_tokens, rope_dims / 2, 2) */
-    struct tile *tiles;      /* (max_tokens) of this step */
-    int32_t n_tiles;
+    struct lane_arrays lanes[LANES];
     float *parts;            /* states of tiles that are shared out (attend_part_floats) */
     float *normed;           /* (max_tokens, n_embd) */
     struct quants blocks, supers; /* of the widest input */

@@ -19,11 +19,14 @@ static int32_t widest_input(const struct model *m) {
 static void lay_out(struct cpu *c, const struct model *m, struct arena *a) {
     uint64_t n = (uint64_t)c->config.max_tokens, f = sizeof(float), wide = (uint64_t)widest_input(m);
     uint64_t q = (uint64_t)m->n_heads * (uint64_t)m->head_dim, kv = (uint64_t)m->n_kv_heads * (uint64_t)m->head_dim;
-    c->row_of = arena_take(a, n, sizeof(int32_t));
-    c->position = arena_take(a, n, sizeof(int32_t));
-    c->tiles = arena_take(a, n, sizeof(struct tile));
+    for (struct lane_arrays *lane = c->lanes; lane < c->lanes + LANES; lane++) {
+        lane->x = arena_take(a, n * (uint64_t)m->n_embd, f);
+        lane->row_of = arena_take(a, n, sizeof(int32_t));
+        lane->position = arena_take(a, n, sizeof(int32_t));
+        lane->rotation = arena_take(a, n * (uint64_t)m->rope_dims, f);
+        lane->tiles = arena_take(a, n, sizeof(struct tile));
+    }
     c->parts = arena_take(a, (uint64_t)attend_part_floats(m, c->config.threads), f);
-    c->rotation = arena_take(a, n * (uint64_t)m->rope_dims, f);
     c->normed = arena_take(a, n * (uint64_t)m->n_embd, f);
     uint64_t padded = (uint64_t)padded_tokens(c->config.max_tokens);
     c->blocks.q = arena_take(a, padded * wide, 1);
@@ -38,7 +41,6 @@ static void lay_out(struct cpu *c, const struct model *m, struct arena *a) {
         c->prompt.high = arena_take(a, padded * (wide + 32), sizeof(uint16_t));
         c->prompt.low = arena_take(a, padded * (wide + 32), sizeof(uint16_t));
     }
-    c->work.x = arena_take(a, n * (uint64_t)m->n_embd, f);
     c->work.q = arena_take(a, n * q, f);
     c->work.a = arena_take(a, n * q, f);
     c->work.k = arena_take(a, n * kv, f);
@@ -89,27 +91,34 @@ int cpu_plan(const struct ll_model *model, const ll_runner_config *config, ll_pl
 
 /* ---- a step ---- */
 
+struct turn {
+    const struct model *m;
+    const struct lane_arrays *lane;
+};
+
 static void turn_token(void *arg, int32_t t, int32_t worker) {
-    struct cpu *c = arg;
+    const struct turn *w = arg;
     (void)worker;
-    rope_rotation(c->model, c->position[t], c->rotation + (int64_t)t * c->model->rope_dims);
+    rope_rotation(w->m, w->lane->position[t], w->lane->rotation + (int64_t)t * w->m->rope_dims);
 }
 
-static int cpu_begin(void *self, const ll_batch *b, struct step *out) {
+static int cpu_begin(void *self, enum lane lane, const ll_batch *b, struct step *out) {
     struct cpu *c = self;
+    struct lane_arrays *l = &c->lanes[lane];
     int32_t tile = attend_tile_tokens(c->model);
-    c->n_tiles = 0;
+    l->n_tiles = 0;
     for (int32_t r = 0; r < b->n_rows; r++) {
         int32_t start = b->row_start[r], end = b->row_start[r + 1];
         for (int32_t t = start; t < end; t++) {
-            c->row_of[t] = r;
-            c->position[t] = b->row_pos[r] + (t - start);
+            l->row_of[t] = r;
+            l->position[t] = b->row_pos[r] + (t - start);
         }
         for (int32_t t = start; t < end; t += tile)
-            c->tiles[c->n_tiles++] = (struct tile){.row = r, .first = t, .count = end - t < tile ? end - t : tile};
+            l->tiles[l->n_tiles++] = (struct tile){.row = r, .first = t, .count = end - t < tile ? end - t : tile};
     }
-    team_run(c->team, b->n_tokens, turn_token, c);
-    *out = (struct step){*b, c->row_of, c->position, c->rotation};
+    struct turn turn = {c->model, l};
+    team_run(c->team, b->n_tokens, turn_token, &turn);
+    *out = (struct step){lane, l->x, *b, l->row_of, l->position, l->rotation};
     return LL_OK;
 }
 

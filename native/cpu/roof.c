@@ -4,8 +4,8 @@
 
 #include <stdatomic.h>
 #include <sys/mman.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "cpuinfo.h"
 #include "team.h"
@@ -85,20 +85,14 @@ static void unit_item(void *arg, int32_t item, int32_t worker) {
     atomic_fetch_add_explicit(&p->done, (unsigned long long)p->unit(), memory_order_relaxed);
 }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Seconds of the quickest pass. */
 static double best_pass(struct passes *p, team_fn *fn, double budget) {
-    double start = now(), best = 0;
-    for (int i = 0; i < LEAST_PASSES || now() - start < budget; i++) {
-        double begun = now();
+    double start = clock_seconds(), best = 0;
+    for (int i = 0; i < LEAST_PASSES || clock_seconds() - start < budget; i++) {
+        double begun = clock_seconds();
         atomic_store(&p->done, 0);
         team_run(p->team, p->items, fn, p);
-        double took = now() - begun;
+        double took = clock_seconds() - begun;
         if (i == 0 || took < best) best = took;
     }
     return best;

@@ -22,7 +22,7 @@ extern "C" {
 #define LAUNCH(kernel, grid, threads, stream, ...) kernel<<<grid, threads, 0, stream>>>(__VA_ARGS__)
 #endif
 
-/* A step's arrays: once in pinned host memory, where begin() writes them, once on the device. */
+/* A batch's arrays: once in pinned host memory, where begin() writes them, once on the device. */
 struct step_arrays {
     int32_t *tokens, *row_start, *row_pos, *blocks, *samples, *row_of, *position;
     float *rotation;
@@ -53,10 +53,11 @@ struct cuda {
     uint8_t *pool; /* the KV cache */
     float *normed, *up; /* (max_tokens, n_embd), (max_tokens, n_ff) */
     struct input input;
-    struct step_arrays host, device;
+    struct step_arrays host[LANES], device[LANES];
+    float *x[LANES]; /* (max_tokens, n_embd) */
     float *host_logits; /* (max_samples, n_vocab) pinned */
     int32_t table_columns; /* of step_arrays.blocks: the longest row's blocks */
-    int32_t n_samples; /* of the last step */
+    int32_t n_samples; /* of the last head */
     void *memory, *pinned; /* one allocation each */
     cudaStream_t stream;
     cudaError_t error; /* the first of this step */

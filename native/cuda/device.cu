@@ -94,7 +94,7 @@ static void lay_out_buffers(struct cuda *d, const ll_runner_config *c, struct ar
     d->up = (float *)take(a, n * (uint64_t)m->n_ff, f);
     lay_out_quants(&d->input.blocks, n, wide, 32, a);
     lay_out_quants(&d->input.supers, n, wide, 256, a);
-    d->work.x = (float *)take(a, n * (uint64_t)m->n_embd, f);
+    for (float *&x : d->x) x = (float *)take(a, n * (uint64_t)m->n_embd, f);
     d->work.q = (float *)take(a, n * q, f);
     d->work.a = (float *)take(a, n * q, f);
     d->work.k = (float *)take(a, n * kv, f);
@@ -124,8 +124,10 @@ static void lay_out(struct cuda *d, const ll_runner_config *c, struct placer *de
     plan->kv_bytes = plan->block_bytes * (uint64_t)c->n_blocks;
     d->pool = (uint8_t *)take(&device->arena, plan->kv_bytes, 1);
     lay_out_buffers(d, c, &device->arena);
-    lay_out_step(d, c, &d->device, &device->arena);
-    lay_out_step(d, c, &d->host, pinned);
+    for (int lane = 0; lane < LANES; lane++) {
+        lay_out_step(d, c, &d->device[lane], &device->arena);
+        lay_out_step(d, c, &d->host[lane], pinned);
+    }
     d->host_logits = (float *)take(pinned, (uint64_t)c->max_samples * (uint64_t)d->model.n_vocab, sizeof(float));
     plan->scratch_bytes = device->arena.used + pinned->used - plan->weight_bytes - plan->kv_bytes;
 }
@@ -163,18 +165,17 @@ static void send(struct cuda *d, void *to, const void *from, uint64_t count, uin
 }
 
 /* Rows of the block table, `columns` wide: only the entries in use, the rest 0. */
-static void fill_blocks(const struct cuda *d, const ll_batch *b, int32_t columns) {
+static void fill_blocks(const struct cuda *d, const struct step_arrays *h, const ll_batch *b, int32_t columns) {
     for (int32_t r = 0; r < b->n_rows; r++) {
         int32_t end = b->row_pos[r] + b->row_start[r + 1] - b->row_start[r];
         int32_t used = (int32_t)tiles(end, d->kv.block_size);
         for (int32_t i = 0; i < columns; i++)
-            d->host.blocks[(int64_t)r * columns + i] = i < used ? b->blocks[(int64_t)r * b->max_blocks + i] : 0;
+            h->blocks[(int64_t)r * columns + i] = i < used ? b->blocks[(int64_t)r * b->max_blocks + i] : 0;
     }
 }
 
 /* Fills the host's arrays; returns how many columns the block table needs. */
-static int32_t derive(const struct cuda *d, const ll_batch *b) {
-    const struct step_arrays *h = &d->host;
+static int32_t derive(const struct cuda *d, const struct step_arrays *h, const ll_batch *b) {
     int32_t columns = 0;
     for (int32_t i = 0; i < b->n_tokens; i++) h->tokens[i] = b->tokens[i];
     for (int32_t i = 0; i < b->n_samples; i++) h->samples[i] = b->samples[i];
@@ -194,18 +195,17 @@ static int32_t derive(const struct cuda *d, const ll_batch *b) {
     return columns;
 }
 
-static int cuda_begin(void *self, const ll_batch *b, struct step *out) {
+static int cuda_begin(void *self, enum lane lane, const ll_batch *b, struct step *out) {
     struct cuda *d = (struct cuda *)self;
-    const struct step_arrays *h = &d->host, *s = &d->device;
+    const struct step_arrays *h = &d->host[lane], *s = &d->device[lane];
     uint64_t n = (uint64_t)b->n_tokens, rows = (uint64_t)b->n_rows, i = sizeof(int32_t);
-    int32_t columns = derive(d, b);
+    int32_t columns = derive(d, h, b);
     if (columns > d->table_columns)
         return fail(LL_EINVAL, "blocks: a row of this batch needs %d KV blocks, the device holds tables of %d", columns,
                     d->table_columns);
-    fill_blocks(d, b, columns);
+    fill_blocks(d, h, b, columns);
     cudaGetLastError(); /* an open that failed for want of memory leaves its error behind */
     d->error = cudaSuccess;
-    d->n_samples = b->n_samples;
     send(d, s->tokens, h->tokens, n, i);
     send(d, s->row_start, h->row_start, rows + 1, i);
     send(d, s->row_pos, h->row_pos, rows, i);
@@ -214,6 +214,8 @@ static int cuda_begin(void *self, const ll_batch *b, struct step *out) {
     send(d, s->row_of, h->row_of, n, i);
     send(d, s->position, h->position, n, i);
     send(d, s->rotation, h->rotation, n * (uint64_t)d->model.rope_dims, sizeof(float));
+    out->lane = lane;
+    out->x = d->x[lane];
     out->batch = {b->n_rows, b->n_tokens,  b->n_samples, columns,   b->n_generated,
                   s->tokens, s->row_start, s->row_pos,   s->blocks, s->samples};
     out->row_of = s->row_of;
@@ -277,6 +279,7 @@ static void cuda_norm_glu(void *dev, const struct model *m, const struct layer *
 
 static void cuda_head(void *dev, const struct model *m, const struct step *s, const float *x, float *logits) {
     struct cuda *d = (struct cuda *)dev;
+    d->n_samples = s->batch.n_samples;
     cuda_norm(d, x, s->batch.n_samples, m->n_embd, m->out_norm, d->normed);
     cuda_set_input(d, d->normed, s->batch.n_samples, m->n_embd, cuda_widths(&m->head));
     cuda_product(d, &m->head, logits, false);

@@ -206,7 +206,12 @@ int32_t ll_runner_prompts_apart(const ll_runner *runner);
 /* out (LL_OPS): all that was done since the runner was opened. LL_EINVAL unless it was opened with `profile`. */
 int ll_runner_work(const ll_runner *runner, ll_op_work *out);
 int ll_forward(ll_runner *runner, const ll_batch *batch);
-/* Copies the last step's logits: out is (n_samples, n_vocab). */
+/* Begins a batch that ll_advance() computes a few layers at a time; ll_forward() may compute others in between. Its
+ * arrays stay as they are, and its KV blocks its own, until it is done or another is begun in its place. */
+int ll_begin(ll_runner *runner, const ll_batch *batch);
+/* Goes on with that batch for about `seconds`, but at least one layer. *done: 1 when it has logits now, or failed. */
+int ll_advance(ll_runner *runner, double seconds, int32_t *done);
+/* Copies the logits of the batch that was done last: out is (n_samples, n_vocab). Going on with one loses them. */
 int ll_logits(ll_runner *runner, float *out);
 /* Draws n tokens from the last step's logits. tokens (n), logprobs (n), top_ids and top_logprobs (n, max_top). A row
  * whose logits are not finite, or whose mask allows nothing, gets the token -1. */

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from localllm.bindings import check, ffi, lib
 from localllm.modelfile import ModelFile
 
+_ARRAYS: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()  # that a batch points to
+BatchRow = tuple[Sequence[int], int, Sequence[int]]  # tokens, position of the first, block table
+
 KV_TYPES = {"f32": lib.LL_F32, "f16": lib.LL_F16, "bf16": lib.LL_BF16, "q8_0": lib.LL_Q8_0}
 
 
 class Stepper:
-    """Opens a model and a runner on it. A row of a step is (tokens, position of the first, block table)."""
+    """Opens a model and a runner on it."""
 
     def __init__(
         self,
@@ -54,10 +58,25 @@ class Stepper:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def step(
-        self, rows: Sequence[tuple[Sequence[int], int, Sequence[int]]], samples: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def step(self, rows: Sequence[BatchRow], samples: Sequence[int] | None = None) -> np.ndarray:
         """Logits (samples, vocabulary) of the step; without `samples` those of every token."""
+        batch = self._batch(rows, samples)
+        check(lib.ll_forward(self.runner, batch))
+        return self._logits(batch)
+
+    def begin(self, rows: Sequence[BatchRow], samples: Sequence[int] | None = None) -> None:
+        """A pass that advance() computes."""
+        self.pass_ = self._batch(rows, samples)
+        check(lib.ll_begin(self.runner, self.pass_))
+
+    def advance(self, seconds: float = 0.0) -> np.ndarray | None:
+        """Its logits, when it is done."""
+        done = ffi.new("int32_t *")
+        check(lib.ll_advance(self.runner, seconds, done))
+        return self._logits(self.pass_) if done[0] else None
+
+    def _batch(self, rows: Sequence[BatchRow], samples: Sequence[int] | None) -> Any:
+        """An ll_batch *, which its arrays live as long as."""
         tokens = np.array([t for row in rows for t in row[0]], np.int32)
         start = np.cumsum([0] + [len(row[0]) for row in rows]).astype(np.int32)
         width = max(len(row[2]) for row in rows)
@@ -69,10 +88,13 @@ class Stepper:
         arrays = {"tokens": tokens, "row_start": start, "row_pos": position, "blocks": blocks, "samples": wanted}
         batch = ffi.new("ll_batch *", {"n_rows": len(rows), "n_tokens": len(tokens), "n_samples": len(wanted),
                                        "max_blocks": width})  # fmt: skip
-        for name, array in arrays.items():
-            setattr(batch, name, ffi.from_buffer("int32_t[]", array))
-        check(lib.ll_forward(self.runner, batch))
-        out = np.empty((len(wanted), self.info.n_vocab), np.float32)
+        _ARRAYS[batch] = [ffi.from_buffer("int32_t[]", array) for array in arrays.values()]
+        for name, buffer in zip(arrays, _ARRAYS[batch], strict=True):
+            setattr(batch, name, buffer)
+        return batch
+
+    def _logits(self, batch: Any) -> np.ndarray:
+        out = np.empty((batch.n_samples, self.info.n_vocab), np.float32)
         check(lib.ll_logits(self.runner, ffi.from_buffer("float[]", out)))
         return out
 

@@ -6,12 +6,15 @@ tests/test_llm.py show the same of whole requests.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
+from localllm.bindings import lib
+from localllm.errors import InvalidArgument
 from tests.model.stepper import Stepper
 from tests.model.test_logits import random_tokens
 from tests.tiny_models import write_tiny
@@ -59,6 +62,40 @@ def crowd(stepper: Stepper, tokens: list[int], neighbours: int) -> np.ndarray:
             count += take
         parts.append(stepper.step(rows, samples))
     return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "Q8_0", "Q4_K"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_pass_that_is_suspended_after_every_layer(tmp_path: Path, dtype: str, layers: int) -> None:
+    write_tiny(tmp_path / "m.gguf", embd=256, heads=8, kv_heads=2, ff=512, dtype=dtype, layers=layers)
+    assert_suspended_passes_are_whole_ones(tmp_path / "m.gguf")
+
+
+def assert_suspended_passes_are_whole_ones(
+    path: Path, device: int = lib.LL_CPU, lengths: tuple[int, ...] = (75, 40, 90)
+) -> None:
+    """Two rows, computed a layer at a time between steps of two others, one of them longer than the pass."""
+    first, second, third, other = (random_tokens(n, seed=n) for n in (*lengths, 6))
+    with Stepper(path, threads=2, device=device) as stepper:
+        alone = [stepper.logits(tokens) for tokens in (first, second, third, other)]
+        last = [len(first) - 1, len(first) + len(second) - 1]
+        for samples in (last, list(range(last[-1] + 1))):
+            stepper.begin([(first, 0, [5, 3, 9]), (second, 0, [4, 20])], samples)
+            passed, advances, other_parts = None, 0, []
+            while passed is None:
+                other_parts.append(stepper.step([(other[advances : advances + 1], advances, [30])]))
+                assert same_bits(alone[2], stepper.step([(third, 0, [40, 41, 42])]))
+                passed = stepper.advance()
+                advances += 1
+            assert advances == stepper.info.n_layers + 1, "a layer each time, and the head"
+            assert same_bits(np.concatenate(alone[:2])[samples], passed)
+            assert same_bits(alone[3][: len(other_parts)], np.concatenate(other_parts))
+        stepper.begin([(first, 0, [5, 3, 9])])
+        stepper.advance()
+        stepper.begin([(second, 0, [4, 20])])  # in its place
+        assert same_bits(alone[1], stepper.advance(math.inf))
+        with pytest.raises(InvalidArgument, match="no batch has been begun"):
+            stepper.advance()
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "bf16", "f32", "q8_0"])

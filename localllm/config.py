@@ -108,7 +108,9 @@ class ModelOptions(DeviceOptions):
 
     kv_memory: int | None = _kv_memory()
     max_batch: int = _max_batch()
-    step_tokens: int = option(512, "most tokens of one step, all requests", int, metavar="N", least=1, most=65536)
+    step_tokens: int = option(
+        512, "most tokens of prompts that are computed at once", int, metavar="N", least=1, most=65536
+    )
     step_seconds: float | None = option(
         None,
         "what prompts may add to a step while answers are written; by default there is no limit",

@@ -31,7 +31,7 @@ class Plan:
     kv_type: str
     context: int  # most tokens of one request
     max_batch: int  # most requests in one step
-    step_tokens: int  # most tokens of one step, or one for each request if that is more
+    step_tokens: int  # most tokens of prompts that are computed at once
     block_size: int  # tokens of a KV block
     n_blocks: int
     weight_bytes: int  # in the file's map on a CPU; copied on a GPU

@@ -4,9 +4,9 @@
     python -m tools.server_cost [MODEL.gguf] [-c 64] [-n 300] [--rounds 5]
 
 Chats are streamed to a client in a process of its own, by one engine with one computing thread. What that thread spends
-inside the native library (ll_forward, ll_sample) is taken off the process's time; all the rest counts, the kernel's
-work for its sockets too. Without MODEL the bundled one answers. Another program on the machine makes all of it slower:
-take the least.
+inside the native library (ll_forward, ll_advance, ll_sample) is taken off the process's time; all the rest counts, the
+kernel's work for its sockets too. Without MODEL the bundled one answers. Another program on the machine makes all of it
+slower: take the least.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Timed:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._lib, name)
-        if name not in ("ll_forward", "ll_sample"):
+        if name not in ("ll_forward", "ll_advance", "ll_sample"):
             return function
 
         def timed(*arguments: Any) -> Any:

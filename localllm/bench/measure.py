@@ -188,8 +188,8 @@ class _Trial:
         return steps
 
     def _step(self, budget: int) -> None:
-        """As Engine._step() does."""
-        rows = self._scheduler.schedule(budget)
+        """As Engine._step() does, one of its two halves."""
+        rows = self._scheduler.decode() or self._scheduler.prefill(budget)
         sampled = [drawn.token for drawn in self._runner.step(rows)]
         self._scheduler.commit(rows, sampled)
         if -1 in sampled:

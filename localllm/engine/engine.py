@@ -3,6 +3,7 @@
 Everything that touches the scheduler or the runner happens on this one thread; others leave actions in its inbox and
 read the answers from handles. Between steps the inbox is emptied, so a cancellation takes effect within one step.
 A step that fails ends the requests of that step; the others go on. Without work the thread sleeps.
+A step is one more token for every answer, and then so much of a pass over prompts as answers may wait for.
 The engine knows tokens only: stop texts are found where text is made, which then aborts the request.
 """
 
@@ -52,10 +53,11 @@ class Runner(Protocol):
     @property
     def n_vocab(self) -> int: ...
 
-    @property
-    def prompt_group(self) -> int: ...  # tokens of prompts that take as long as one of them
-
     def step(self, rows: list[Row]) -> list[Sampled]: ...
+
+    def begin(self, rows: list[Row]) -> None: ...
+
+    def advance(self, seconds: float) -> list[Sampled] | None: ...
 
     def logits(self, tokens: array[int], blocks: list[int]) -> Any: ...
 
@@ -182,7 +184,7 @@ def _put_all(batch: list[tuple[Handle, Sampled | None]]) -> None:
 
 
 class Engine:
-    """Needs a pool that holds one sequence of `context` tokens, and a runner for steps of `step_tokens` tokens (or one
+    """Needs a pool that holds one sequence of `context` tokens, and a runner for passes of `step_tokens` tokens (or one
     for each row, if that is more). Prompts add at most about `step_seconds` to the steps of running answers. Every
     method may be called from any thread."""
 
@@ -198,8 +200,10 @@ class Engine:
         self._scheduler = scheduler
         self._context = context
         self._step_tokens = step_tokens
-        self._pace = Pace(step_seconds, runner.prompt_group)
+        self._pace = Pace(step_seconds)
         self._handles: dict[Sequence, Handle] = {}
+        self._prompts: list[Row] = []  # of the pass that is under way
+        self._prompts_seconds = 0.0  # that it has taken
         self._computed_tokens = self._generated_tokens = 0
         self._scheduler_seconds = self._runner_seconds = 0.0
         self._wake = threading.Condition()
@@ -357,32 +361,65 @@ class Engine:
         return bool(self._handles) or not self._closing
 
     def _step(self) -> None:
+        rows = self._timed(self._scheduler.decode)
+        if rows and (sampled := self._attempt(rows, partial(self._runner.step, rows))) is not None:
+            self._commit(rows, sampled)
+        if not self._prompts:
+            self._begin_prompts()
+        if self._prompts:
+            joining = min(len(self._handles), self._scheduler.max_rows) - len(rows)
+            self._advance_prompts(self._pace.seconds(len(rows), joining))
+
+    def _begin_prompts(self) -> None:
+        budget = self._pace.tokens(self._step_tokens)
+        self._prompts = self._timed(partial(self._scheduler.prefill, budget))
+        self._prompts_seconds = 0.0
+        if self._prompts:
+            self._attempt(self._prompts, partial(self._runner.begin, self._prompts))
+
+    def _advance_prompts(self, seconds: float) -> None:
+        rows, before = self._prompts, self._runner_seconds
+        sampled = self._attempt(rows, partial(self._runner.advance, seconds))
+        self._prompts_seconds += self._runner_seconds - before
+        if sampled is not None:
+            self._prompts = []
+            self._pace.learn(sum(row.count for row in rows), self._prompts_seconds)
+            self._commit(rows, sampled)
+
+    def _give_up_prompts(self) -> None:
+        self._scheduler.abandon(self._prompts)
+        self._prompts = []
+
+    def _timed(self, function: Callable[[], T]) -> T:
         started = perf_counter()
-        decoding = self._scheduler.decoding
-        joining = min(len(self._handles), self._scheduler.max_rows) - decoding
-        prompts = not self._pace.wants_plain(decoding)
-        rows = self._scheduler.schedule(self._pace.budget(self._step_tokens, decoding, joining), prompts)
-        scheduled = perf_counter()
+        result = function()
+        self._scheduler_seconds += perf_counter() - started
+        return result
+
+    def _attempt(self, rows: list[Row], compute: Callable[[], T]) -> T | None:
+        """What the runner returns. If it fails, None, and the requests of these rows end."""
+        started = perf_counter()
         try:
-            sampled = self._runner.step(rows)
+            return compute()
         except Exception as problem:
-            for row in rows:
-                self._end(self._handles[row.seq], "error", _as_error(problem))
-            return
-        computed = perf_counter()
-        self._scheduler.commit(rows, [drawn.token for drawn in sampled])
-        self._scheduler_seconds += scheduled - started + perf_counter() - computed
-        self._runner_seconds += computed - scheduled
-        tokens = sum(row.count for row in rows)
-        self._pace.learn(tokens, sum(row.count == 1 for row in rows), computed - scheduled)
-        self._computed_tokens += tokens
+            for handle in [self._handles[row.seq] for row in rows if row.seq in self._handles]:
+                self._end(handle, "error", _as_error(problem))
+            return None
+        finally:
+            self._runner_seconds += perf_counter() - started
+
+    def _commit(self, rows: list[Row], sampled: list[Sampled]) -> None:
+        self._timed(partial(self._scheduler.commit, rows, [drawn.token for drawn in sampled]))
+        self._computed_tokens += sum(row.count for row in rows)
         self._generated_tokens += len(sampled)
         self._publish(rows, sampled)
 
     def _publish(self, rows: list[Row], sampled: list[Sampled]) -> None:
         items: list[tuple[Handle, Sampled | None]] = []
         for row, drawn in zip([row for row in rows if row.samples], sampled, strict=True):
-            seq, handle = row.seq, self._handles[row.seq]
+            seq, handle = row.seq, self._handles.get(row.seq)
+            if handle is None:
+                continue  # it was ended in flight
             if drawn.token < 0:
                 handle.error = _why_none(seq)
             else:
@@ -402,6 +439,8 @@ class Engine:
     def _end(self, handle: Handle, reason: FinishReason, error: LocalLLMError | None = None) -> None:
         if self._handles.pop(handle.seq, None) is not None:
             self._scheduler.finish(handle.seq, reason)
+            if not any(row.seq in self._handles for row in self._prompts):
+                self._give_up_prompts()  # nobody wants them any more
             handle.error = error
             hand_out([(handle, None)])
 
@@ -410,6 +449,8 @@ class Engine:
             self._end(handle, "error" if error else "abort", error)
 
     def _logits(self, tokens: array[int]) -> Any:
+        while self._prompts:
+            self._advance_prompts(inf)
         blocks = self._scheduler.borrow(-(-len(tokens) // self._scheduler.blocks.block_size))
         try:
             return self._runner.logits(tokens, blocks)

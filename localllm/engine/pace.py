@@ -1,99 +1,41 @@
-"""How many tokens a step may have, so that nobody whose answer is being written waits long for the next word.
+"""How much of prompts is computed between two steps, so that nobody whose answer is being written waits long.
 
-What a step takes beyond a step without prompts is a line over the tokens that it has more: a fixed part, as weights
-are read again, and so much for each. Both are learnt from the steps that were run. Where many answers are written
-while more are waiting there are hardly any steps without prompts, so one is made now and then, whose time tells what
-the prompts of the others add. While answers are written, prompts may add `target` seconds to a step of all answers that
-there will be: one that is still waiting leaves its place to another token of prompts, which takes no longer, so a crowd
-gets in sooner. Without an answer being written nobody waits for its next word: they may take PATIENCE times as much.
-
-Some devices multiply tokens of prompts in groups, and one token takes as long as a group: there a step has whole ones.
+Prompts are computed in passes that stop after any layer. While answers are written, a pass goes on for `target` seconds
+after each step of all answers that there will be: for one that still waits to begin the step has no token yet, and the
+pass takes that token's time, so a crowd gets in sooner. Without an answer being written nobody waits for its next word,
+and a pass may go on PATIENCE times as long. It has as many tokens as are computed in that time: with more of them
+weights are read and unpacked less often, with fewer who comes next waits less for its turn. How long a token takes is
+learnt from the passes that were run.
 """
 
 from math import inf
 
 PATIENCE = 4
-LEAST = 8  # tokens: even if a step takes far too long, prompts get on
-LEAST_GROUPS = 3  # likewise: weights are unpacked before the first one, which takes as long as three
-FIRST = 32  # tokens of prompts in a step, while nothing is known
-SELDOM = 8  # steps between two that are made without prompts to learn what these take
-_LEARN = 0.3  # how much a new measurement counts
+LEAST = 32  # tokens of a pass, and how many the first one has
+_LEARN = 0.5  # how much a new measurement counts
 
 
 class Pace:
-    """target: seconds, or infinity to let every step be as large as it can. group: tokens of prompts that take as long
-    as one of them."""
+    """target: seconds, or infinity to let every pass be as large as it can and go on to its end."""
 
-    def __init__(self, target: float = inf, group: int = 1) -> None:
+    def __init__(self, target: float = inf) -> None:
         self.target = target
-        self.group = group
-        self.plain: float | None = None  # seconds of a step without prompts
-        self.plain_tokens = 0.0  # how many tokens such a step had
-        self.more: _Line | None = None  # what prompts add to a step
-        self.since = SELDOM  # steps since one without prompts
+        self.each: float | None = None  # seconds for a token
 
-    def budget(self, most: int, decoding: int, joining: int = 0) -> int:
-        """Tokens of the next step, at most `most`, of which `decoding` are the next tokens of answers; so many others
-        will be `joining`."""
+    def tokens(self, most: int) -> int:
+        """Of the next pass."""
         if self.target == inf:
             return most
-        patience = 1 if decoding else PATIENCE
-        room = patience * FIRST if self.more is None else self.more.tokens_in(patience * self.target)
-        room += joining
-        groups = int(room) if self.group == 1 else max(LEAST_GROUPS, round(room / self.group))
-        return min(most, decoding + max(LEAST, groups * self.group))
+        room = LEAST if self.each is None else int(PATIENCE * self.target / self.each)
+        return min(most, max(LEAST, room))
 
-    def wants_plain(self, decoding: int) -> bool:
-        """Whether the next step should be without prompts, to learn what one takes."""
-        known = self.target == inf or decoding < LEAST or self._knows(decoding)
-        return not known and self.since >= SELDOM
+    def seconds(self, answering: int, joining: int) -> float:
+        """How long a pass may go on now, while so many answers are written and so many others wait to be."""
+        if answering == 0:
+            return PATIENCE * self.target
+        return self.target + joining * (self.each or 0.0)
 
-    def learn(self, tokens: int, decoding: int, seconds: float) -> None:
-        """A step with so many tokens took so long."""
-        self.since += 1
-        if tokens == decoding:
-            known = self._knows(decoding)
-            self.plain_tokens = _mix(self.plain_tokens if known else None, tokens)
-            self.plain = _mix(self.plain if known else None, seconds)
-            self.since = 0
-            return
-        more = tokens - (decoding if self._knows(decoding) else self.plain_tokens)
-        if more >= LEAST:
-            added = max(seconds - (self.plain or 0.0), 0.1 * seconds)
-        elif self.more is None:
-            more, added = tokens, seconds
-        else:
-            return
-        if self.more is None:
-            self.more = _Line(more, added)
-        self.more.learn(more, added)
-
-    def _knows(self, decoding: int) -> bool:
-        """Whether a step of about so many answers was seen without prompts."""
-        return self.plain is not None and 4 * abs(decoding - self.plain_tokens) <= decoding
-
-
-class _Line:
-    """Seconds over tokens, fitted to the last steps: means, variance and covariance, in which old steps fade."""
-
-    def __init__(self, tokens: float, seconds: float) -> None:
-        self.tokens, self.seconds = tokens, seconds
-        self.variance = self.covariance = 0.0
-
-    def learn(self, tokens: float, seconds: float) -> None:
-        more, longer = tokens - self.tokens, seconds - self.seconds
-        self.tokens += _LEARN * more
-        self.seconds += _LEARN * longer
-        self.variance = (1 - _LEARN) * (self.variance + _LEARN * more * more)
-        self.covariance = (1 - _LEARN) * (self.covariance + _LEARN * more * longer)
-
-    def tokens_in(self, seconds: float) -> float:
-        """As many as take so long. A slope that the steps hardly show, or that noise made, is not trusted."""
-        mean = slope = self.seconds / self.tokens
-        if self.variance > (self.tokens / 10) ** 2:
-            slope = min(mean, max(mean / 2, self.covariance / self.variance))
-        return self.tokens + (seconds - self.seconds) / slope
-
-
-def _mix(old: float | None, new: float) -> float:
-    return new if old is None else old + _LEARN * (new - old)
+    def learn(self, tokens: int, seconds: float) -> None:
+        """A pass with so many tokens took so long."""
+        each = max(seconds, 1e-9) / tokens
+        self.each = each if self.each is None else self.each + _LEARN * (each - self.each)

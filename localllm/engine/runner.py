@@ -22,8 +22,6 @@ from localllm.bindings import check, ffi, lib, text
 from localllm.engine.sequence import Mask, Row, Sampled, Sequence
 from localllm.params import SamplingParams
 
-TILE_SIDE = 16  # tokens that one product of tiles takes
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
@@ -74,26 +72,34 @@ class Runner:
         self.n_vocab = int(info.n_vocab)
         self.threads = int(lib.ll_runner_threads(self._handle))
         self.prompts_apart = bool(lib.ll_runner_prompts_apart(self._handle))
-        self.prompt_group = TILE_SIDE if self.prompts_apart else 1
-        self._batch = _Batch(config)
+        self._whole, self._parts = _Lane(config), _Lane(config)
+        self._done = ffi.new("int32_t *")
         self._sampling = ffi.new("ll_sampling[]", config.max_rows)
         self._prepared: WeakKeyDictionary[Sequence, _Prepared] = WeakKeyDictionary()
-        self._masks = np.zeros((0, 0), np.uint32)  # (max_rows, ceil(n_vocab / 32)), once someone has a mask
         self._filler: ThreadPoolExecutor | None = None
 
     def step(self, rows: list[Row]) -> list[Sampled]:
         """One drawn token for every row that samples, in their order. Masks are filled while the model computes: they
         depend on the tokens so far alone."""
-        ordered = sorted(rows, key=_of_prompt)
-        seqs = [row.seq for row in ordered if row.samples]
-        filling = self._fill_masks(seqs)
+        batch = self._take(self._whole, rows)
         try:
-            check(lib.ll_forward(self._handle, self._batch.fill(ordered)))
+            check(lib.ll_forward(self._handle, batch))
         finally:
-            if filling is not None:
-                filling.result()
-        drawn = dict(zip(seqs, self._draw(seqs), strict=True))
-        return [drawn[row.seq] for row in rows if row.samples]
+            self._whole.wait()
+        return self._give(self._whole)
+
+    def begin(self, rows: list[Row]) -> None:
+        """Begin a pass that advance() computes, in the place of one that is not done. Steps may be computed meanwhile.
+        Until it is done the KV blocks of these rows stay theirs."""
+        check(lib.ll_begin(self._handle, self._take(self._parts, rows)))
+
+    def advance(self, seconds: float) -> list[Sampled] | None:
+        """Go on with that pass for about so long, at least one layer. When it is done, what step() returns."""
+        check(lib.ll_advance(self._handle, seconds, self._done))
+        if not self._done[0]:
+            return None
+        self._parts.wait()
+        return self._give(self._parts)
 
     def logits(self, tokens: array[int], blocks: list[int]) -> NDArray[np.float32]:
         """Logits (len(tokens), n_vocab) after each token of a text, whose KV goes to `blocks`."""
@@ -102,7 +108,7 @@ class Runner:
         out = np.empty((len(tokens), self.n_vocab), np.float32)
         chunk = min(self.config.max_tokens, self.config.max_samples)
         for start, stop in pairwise([*range(0, len(tokens), chunk), len(tokens)]):
-            batch = self._batch.fill([Row(seq, start, stop - start, False)], every_token=True)
+            batch = self._whole.batch.fill([Row(seq, start, stop - start, False)], every_token=True)
             check(lib.ll_forward(self._handle, batch))
             check(lib.ll_logits(self._handle, _pointer("float *", out[start:stop])))
         return out
@@ -113,20 +119,27 @@ class Runner:
         check(lib.ll_runner_work(self._handle, found))
         return [Work(text(op.name), op.calls, op.nanoseconds, op.multiply_adds, op.bytes) for op in found]
 
-    def _fill_masks(self, seqs: list[Sequence]) -> Future[None] | None:
-        masked = [(i, seq.mask) for i, seq in enumerate(seqs) if seq.mask is not None]
-        if not masked:
-            return None
-        if self._filler is None:
-            self._masks = np.zeros((self.config.max_rows, -(-self.n_vocab // 32)), np.uint32)
-            self._filler = ThreadPoolExecutor(1, "localllm-masks")
-        return self._filler.submit(_fill, self._masks, masked)
+    def _take(self, lane: _Lane, rows: list[Row]) -> Any:
+        """The ll_batch * of these rows; their masks are being filled."""
+        ordered = sorted(rows, key=_of_prompt)
+        lane.rows, lane.seqs = rows, [row.seq for row in ordered if row.samples]
+        lane.filling = None
+        if masked := [(i, seq.mask) for i, seq in enumerate(lane.seqs) if seq.mask is not None]:
+            if not lane.masks.size:
+                lane.masks = np.zeros((self.config.max_rows, -(-self.n_vocab // 32)), np.uint32)
+            self._filler = self._filler or ThreadPoolExecutor(1, "localllm-masks")
+            lane.filling = self._filler.submit(_fill, lane.masks, masked)
+        return lane.batch.fill(ordered)
 
-    def _draw(self, seqs: list[Sequence]) -> list[Sampled]:
-        if not seqs:
+    def _give(self, lane: _Lane) -> list[Sampled]:
+        drawn = dict(zip(lane.seqs, self._draw(lane), strict=True))
+        return [drawn[row.seq] for row in lane.rows if row.samples]
+
+    def _draw(self, lane: _Lane) -> list[Sampled]:
+        if not (seqs := lane.seqs):
             return []
         for i, seq in enumerate(seqs):
-            self._prepare(i, seq)
+            self._prepare(i, seq, lane.masks)
         n, most = len(seqs), max(1, *(seq.params.logprobs or 0 for seq in seqs))
         tokens, logprobs = np.empty(n, np.int32), np.empty(n, np.float32)
         top_ids, top_logprobs = np.empty((n, most), np.int32), np.empty((n, most), np.float32)
@@ -142,7 +155,7 @@ class Runner:
                 drawn.append(Sampled(token, float(logprobs[i]), top))
         return drawn
 
-    def _prepare(self, i: int, seq: Sequence) -> None:
+    def _prepare(self, i: int, seq: Sequence, masks: NDArray[np.uint32]) -> None:
         """Fill entry `i` of the sampling array: what never changes is copied, the rest follows the sequence."""
         prepared = self._prepared.get(seq)
         if prepared is None:
@@ -154,7 +167,7 @@ class Runner:
             entry.history = ffi.cast("int32_t *", seq.tokens.buffer_info()[0])  # stays put until the next append
             entry.n_history, entry.n_prompt = len(seq.tokens), seq.prompt_length
         if seq.mask is not None:
-            entry.mask = _pointer("uint32_t *", self._masks[i])
+            entry.mask = _pointer("uint32_t *", masks[i])
 
 
 def _fill(bits: NDArray[np.uint32], masks: list[tuple[int, Mask]]) -> None:
@@ -207,6 +220,22 @@ class _Batch:
         self.struct.n_rows, self.struct.n_tokens, self.struct.n_samples = len(rows), end, len(samples)
         self.struct.n_generated = generated
         return self.struct
+
+
+class _Lane:
+    """A batch under way, and what is needed to draw tokens when it is done."""
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self.batch = _Batch(config)
+        self.rows: list[Row] = []
+        self.seqs: list[Sequence] = []  # those that sample, in the batch's order
+        self.masks = np.zeros((0, 0), np.uint32)  # (max_rows, ceil(n_vocab / 32)), once someone has a mask
+        self.filling: Future[None] | None = None
+
+    def wait(self) -> None:
+        """Until its masks are filled."""
+        if self.filling is not None:
+            self.filling.result()
 
 
 class _Prepared:

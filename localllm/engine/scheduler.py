@@ -1,9 +1,9 @@
-"""Decides what the next forward pass computes.
+"""Decides what the next forward passes compute.
 
-There is no prefill phase and no decode phase. A sequence has some tokens and has computed some of them; each step
-lets every sequence catch up as far as the step's budget of tokens goes. One that is a single token behind always
-gets it: that is decoding. Those further behind share what is left, first come first served: that is chunked prefill.
-Prefix-cache hits and preemption only move `computed`.
+A sequence has some tokens and has computed some of them. One that is a single token behind gets it in every step: that
+is decoding. Those further behind share a budget of tokens, first come first served, in a pass of their own: that is
+chunked prefill. Such a pass may take as long as several steps. Until it is committed its sequences are in flight: they
+keep their blocks whatever happens, even when they are ended. Prefix-cache hits and preemption only move `computed`.
 
 All sequences stand in one order, by rank: class first (0 high, 1 normal, 2 low), then turn, then arrival. Turns make
 clients equal: each of a client's requests takes a later turn than its last, and a new client's first the turn that is
@@ -37,6 +37,7 @@ class Scheduler:
         self.running: list[Sequence] = []  # by rank, as is `waiting`
         self.waiting: list[Sequence] = []
         self.unfinished: dict[int, Sequence] = {}  # both of them by arrival, eldest first
+        self.in_flight: set[Sequence] = set()  # of prefill()'s rows that are not committed
         self.arrivals = counter()
         self.clock: Counter[int] = Counter()  # by class: the latest turn that was admitted
         self.turns: dict[tuple[int, str], int] = {}  # by class and client: the turn of its next request
@@ -51,17 +52,22 @@ class Scheduler:
         self.unfinished[seq.rank[-1]] = seq
         insort(self.waiting, seq, key=_rank)
 
-    def schedule(self, budget: int, prompts: bool = True) -> list[Row]:
-        """The rows of one step: at most `max_rows`, with at most `budget` tokens, or one for each if that is more.
-        Without `prompts` only those that are a single token behind get on."""
+    def decode(self) -> list[Row]:
+        """The rows of the next step: at most `max_rows`, of one token each."""
         self.steps += 1
         self._promote()
         rows: list[Row] = []
+        for seq in self.running[:]:
+            if seq.state is State.RUNNING and self._decodes(seq) and self._grow(seq, 1):
+                rows.append(Row(seq, seq.computed, 1, True))
+        return rows
+
+    def prefill(self, budget: int) -> list[Row]:
+        """The rows of a pass with at most `budget` tokens, in flight until commit() or abandon(); nothing may be so
+        when it is called."""
+        rows: list[Row] = []
         filling: set[bytes | None] = set()  # keys of the blocks that these rows fill
-        size = self.blocks.block_size
-        decoding = {seq for seq in self.running if seq.pending == 1}
-        spare = max(1, budget - len(decoding)) if prompts else 0
-        admitting = True
+        size, spare, admitting = self.blocks.block_size, budget, True
 
         order = sorted(self.running + self.waiting[: self.max_rows], key=_rank)
         for seq, least_behind in zip(order, _least_behind(order), strict=True):
@@ -69,33 +75,37 @@ class Scheduler:
                 admitting = admitting and spare > 0 and self._admit(seq)
                 if not admitting:
                     continue
-            if seq.pending > 1 and self.blocks.share(seq) in filling:
-                continue  # a row above computes its next block, which it will share in the next step
+            elif self._decodes(seq):
+                admitting = admitting and self.blocks.lacking(seq, len(seq.tokens)) <= len(self.blocks.free)
+                continue
+            if self.blocks.share(seq) in filling:
+                continue  # a row above computes its next block, which it will share in the next pass
             behind = seq.pending
-            count = min(behind, 1 if seq in decoding else spare)
+            count = min(behind, spare)
             if least_behind < behind > spare:
                 count = (count + 1) // 2
             if seq.computed < seq.prompt_length:
                 count = min(count, seq.prompt_length - seq.computed)  # a row is of the prompt or of the answer
             if count == 0:
                 continue
-            if lacking := self.blocks.lacking(seq, seq.computed + count):
-                if not self._make_room(seq, lacking):
-                    admitting = False  # it keeps what it has until there is room, and nobody overtakes it
-                    continue
-                seq.blocks.extend(self.blocks.allocate(lacking))
+            if not self._grow(seq, count):
+                admitting = False  # it keeps what it has until there is room, and nobody overtakes it
+                continue
             rows.append(Row(seq, seq.computed, count, count == behind))
-            if seq not in decoding:
-                spare -= count
-                filling.update(seq.keys[seq.computed // size : (seq.computed + count) // size])
+            spare -= count
+            filling.update(seq.keys[seq.computed // size : (seq.computed + count) // size])
+        self.in_flight = {row.seq for row in rows}
         return rows
 
     def commit(self, rows: list[Row], sampled: list[int]) -> None:
         """Record that `rows` were computed. `sampled` has one token for each row that samples, -1 where that failed."""
         size = self.blocks.block_size
         tokens = iter(sampled)
+        self.abandon(rows)
         for row in rows:
-            seq = row.seq
+            seq, token = row.seq, next(tokens) if row.samples else None
+            if seq.state is State.FINISHED:  # in flight
+                continue
             seq.computed = row.start + row.count
             if row.start < seq.reached:
                 self.recomputed_blocks += min(seq.reached, seq.computed) // size - row.start // size
@@ -105,7 +115,6 @@ class Scheduler:
             if seq.computed > seq.reached:
                 seq.reached = seq.computed
                 self.advanced[seq.rank[0]] = self.steps
-            token = next(tokens) if row.samples else None
             if token == -1:
                 self.finish(seq, "error")  # without publishing what led to it
                 continue
@@ -118,24 +127,38 @@ class Scheduler:
                 elif len(seq.tokens) >= seq.max_length:
                     self.finish(seq, "length")
 
+    def abandon(self, rows: list[Row]) -> None:
+        """Nothing of `rows` is computed any more. Of those that were ended in flight the blocks are free now."""
+        for row in rows:
+            self.in_flight.discard(row.seq)
+            if row.seq.state is State.FINISHED:
+                self.blocks.drop(row.seq)
+
     def finish(self, seq: Sequence, reason: FinishReason) -> None:
         """End a sequence in whatever state it is."""
         if seq.state is not State.FINISHED:
             self._queue(seq).remove(seq)
-            self.blocks.drop(seq)
+            if seq not in self.in_flight:
+                self.blocks.drop(seq)
             del self.unfinished[seq.rank[-1]]
             seq.state, seq.finish_reason = State.FINISHED, reason
 
     def borrow(self, count: int) -> list[int]:
-        """`count` blocks for work outside the order; they go back by blocks.release()."""
+        """`count` blocks for work outside the order, while nothing is in flight; they go back by blocks.release()."""
         while len(self.blocks.free) < count:
             self._preempt(self.running[-1])
         return self.blocks.allocate(count)
 
-    @property
-    def decoding(self) -> int:
-        """How many are a single token behind."""
-        return sum(seq.pending == 1 for seq in self.running)
+    def _decodes(self, seq: Sequence) -> bool:
+        return seq.pending == 1 and seq not in self.in_flight
+
+    def _grow(self, seq: Sequence, count: int) -> bool:
+        """Have blocks for so many more tokens of it."""
+        if lacking := self.blocks.lacking(seq, seq.computed + count):
+            if not self._make_room(seq, lacking):
+                return False
+            seq.blocks.extend(self.blocks.allocate(lacking))
+        return True
 
     def _turn(self, priority: int, client: str) -> int:
         if not self.unfinished:
@@ -165,6 +188,7 @@ class Scheduler:
         free = self.blocks.free
         while blocks > len(free) or len(self.running) + rows > self.max_rows:
             below = self.running[bisect(self.running, seq.rank, key=_rank) :]
+            below = [other for other in below if other not in self.in_flight]
             if not below or blocks > len(free) + sum(len(other.blocks) for other in below):
                 return False
             self._preempt(below[-1])

@@ -8,6 +8,7 @@ and `oracle` computes it without scheduler, memory or neighbours.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from localllm.engine.block_manager import BlockManager
@@ -50,6 +51,12 @@ class Memory:
     def __post_init__(self) -> None:
         self.cells = [[NOTHING] * self.blocks.block_size for _ in range(self.blocks.n_blocks)]
 
+    def begin(self, rows: list[Row]) -> None:
+        """A pass over `rows` that run() ends: until then it may have written anything where it writes."""
+        for row in rows:
+            self._check_owned(row)
+            self.spoil(row)
+
     def run(self, rows: list[Row]) -> list[int]:
         """One step of the model: all rows read before any of them writes."""
         for row in rows:
@@ -82,20 +89,27 @@ class Memory:
 
     def _write(self, row: Row) -> None:
         size, chain = self.blocks.block_size, self.chains[row.seq]
+        self._check_owned(row)
         for position in range(row.start, row.start + row.count):
-            block = row.seq.blocks[position // size]
+            self.cells[row.seq.blocks[position // size]][position % size] = chain[position]
+
+    def _check_owned(self, row: Row) -> None:
+        size = self.blocks.block_size
+        for block in row.seq.blocks[row.start // size : -(-(row.start + row.count) // size)]:
             assert self.blocks.refs[block] == 1, f"block {block} is written, but has {self.blocks.refs[block]} owners"
             assert self.blocks.key_of[block] is None, f"block {block} is written, but others may find it"
-            self.cells[block][position % size] = chain[position]
 
 
-def check_books(scheduler: Scheduler) -> None:
-    """Between two steps: every block is free or owned, counted right, and findable only under its own name."""
+def check_books(scheduler: Scheduler, flying: Iterable[Row] = ()) -> None:
+    """Between two steps: every block is free or owned, counted right, and findable only under its own name. `flying`:
+    the rows of a pass that is not committed."""
     blocks, size = scheduler.blocks, scheduler.blocks.block_size
+    ends = {row.seq: row.start + row.count for row in flying}
+    assert scheduler.in_flight == set(ends)
     refs = [0] * blocks.n_blocks
-    for seq in scheduler.running:
-        assert seq.state is State.RUNNING
-        assert len(seq.blocks) == -(-seq.computed // size), "a sequence owns what its computed tokens need"
+    for seq in {*scheduler.running, *ends}:
+        assert seq.state is State.RUNNING or seq in ends
+        assert len(seq.blocks) == -(-ends.get(seq, seq.computed) // size), "a sequence owns what its tokens need"
         assert seq.pending > 0
         for block in seq.blocks:
             refs[block] += 1
@@ -113,24 +127,32 @@ def check_books(scheduler: Scheduler) -> None:
     assert len(scheduler.running) <= scheduler.max_rows
 
 
-def check_step(scheduler: Scheduler, before: dict[Sequence, int], rows: list[Row], budget: int) -> None:
-    """After schedule(): `before` were running when it was called, each with so many pending tokens."""
+def check_rows(scheduler: Scheduler, before: dict[Sequence, int], rows: list[Row], budget: int) -> None:
+    """After decode() or prefill(): `before` were running when it was called, each with so many pending tokens."""
     served = {row.seq for row in rows}
     assert len(served) == len(rows), "a sequence has two rows"
-    assert sum(row.count for row in rows) <= max(budget, scheduler.max_rows)
+    assert sum(row.count for row in rows) <= budget
     assert len(rows) <= scheduler.max_rows
     assert all(row.count > 0 and row.start == row.seq.computed and row.seq.state is State.RUNNING for row in rows)
     assert all(row.samples == (row.start + row.count == len(row.seq.tokens)) for row in rows)
     size = scheduler.blocks.block_size
     assert all(row.start + row.count <= len(row.seq.blocks) * size for row in rows), "a row has no memory"
-    if scheduler.unfinished:
-        first = min(scheduler.unfinished.values(), key=lambda seq: seq.rank)
-        assert first in served, "the first of the order does not get on"
-    for seq, pending in before.items():
-        if seq.state is State.RUNNING and pending == 1 and seq not in served:
-            assert len(seq.blocks) * size == seq.computed and not scheduler.blocks.free, "a decoding one was left out"
-        if seq.state is State.WAITING:  # preempted in this step
-            assert all(other.rank < seq.rank for other in scheduler.running), "preempted for someone less important"
-    for seq in scheduler.running:
+    kept = [other for other in scheduler.running if other not in scheduler.in_flight - served]
+    for seq in before:
+        if seq.state is State.WAITING:  # it was preempted
+            assert all(other.rank < seq.rank for other in kept), "preempted for someone less important"
+
+
+def check_admission(scheduler: Scheduler, before: dict[Sequence, int]) -> None:
+    """After prefill(), likewise. One in flight may have kept its row where an older one lost it."""
+    for seq in set(scheduler.running) - set(before):
         overtaken = [w for w in scheduler.waiting[:1] if w.rank[0] == seq.rank[0] and w.rank < seq.rank]
         assert not overtaken, "admitted past an older one of its class"
+
+
+def check_decoding(scheduler: Scheduler, before: dict[Sequence, int], rows: list[Row]) -> None:
+    """After decode(), likewise: all get on that are a single token behind and have room."""
+    size, served = scheduler.blocks.block_size, {row.seq for row in rows}
+    for seq, pending in before.items():
+        if seq.state is State.RUNNING and pending == 1 and seq not in served | scheduler.in_flight:
+            assert len(seq.blocks) * size == seq.computed and not scheduler.blocks.free, "a decoding one was left out"

@@ -11,6 +11,8 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -27,14 +29,18 @@ CONTEXT = 64
 
 
 class FakeRunner:
-    """Simulated memory; `before` is called ahead of each step, `gate` holds all steps back while it is clear."""
+    """Simulated memory; `before` is called ahead of each step, `gate` holds all steps back while it is clear. A pass
+    over prompts takes `layers` calls of advance(), or one without a limit."""
 
     n_vocab = VOCABULARY
-    prompt_group = 1
+    layers = 1
 
     def __init__(self, blocks: BlockManager) -> None:
         self.memory = Memory(blocks)
-        self.steps: list[list[Row]] = []
+        self.steps: list[list[Row]] = []  # and passes, when they are done
+        self.prompts: list[Row] = []
+        self.left = 0
+        self.limits: list[float] = []  # in seconds, of each advance()
         self.gate = threading.Event()
         self.gate.set()
         self.before: Callable[[list[Row]], object] = lambda rows: None
@@ -45,16 +51,30 @@ class FakeRunner:
         self.before(rows)
         return [Sampled(token) for token in self.memory.run(rows)]
 
+    def begin(self, rows: list[Row]) -> None:
+        self.prompts, self.left = rows, self.layers
+        self.memory.begin(rows)
+
+    def advance(self, seconds: float) -> list[Sampled] | None:
+        self.limits.append(seconds)
+        self.left = 0 if seconds == inf else self.left - 1
+        if self.left <= 0:
+            return self.step(self.prompts)
+        self.gate.wait()
+        return None
+
     def logits(self, tokens: array[int], blocks: list[int]) -> list[int]:
         self.memory.scribble(blocks)
         return list(tokens)
 
 
 class World:
-    def __init__(self, n_blocks: int = 64, max_rows: int = 8) -> None:
+    def __init__(self, n_blocks: int = 64, max_rows: int = 8, layers: int = 1) -> None:
         self.scheduler = Scheduler(BlockManager(n_blocks, 4), max_rows)
         self.runner = FakeRunner(self.scheduler.blocks)
-        self.engine = Engine(self.runner, self.scheduler, context=CONTEXT, step_tokens=16)
+        self.runner.layers = layers
+        seconds = inf if layers == 1 else 0.1
+        self.engine = Engine(self.runner, self.scheduler, context=CONTEXT, step_tokens=16, step_seconds=seconds)
 
     def wait_until(self, true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 20
@@ -196,6 +216,81 @@ def test_abort_takes_effect_within_a_step(world: World) -> None:
     assert tokens_of(other) == expected([1], max_tokens=30)
     handle.abort()
     world.check_nothing_left()
+
+
+def test_answers_go_on_while_prompts_are_computed() -> None:
+    """A layer of the pass after each step, and no longer than answers may wait."""
+    with opened(layers=5) as world:
+        world.runner.before = lambda rows: time.sleep(0.002)
+        writing = world.engine.submit([1], SamplingParams(), seed=2)
+        first = next(writing)
+        world.runner.gate.clear()
+        world.runner.limits.clear()
+        prompts = [[*range(n, n + 30)] for n in range(3)]
+        reading = [world.engine.submit(prompt, SamplingParams(max_tokens=4)) for prompt in prompts]
+        world.runner.gate.set()
+        assert [tokens_of(handle) for handle in reading] == [expected(prompt, max_tokens=4) for prompt in prompts]
+        assert [first.token, *tokens_of(writing)] == expected([1], 2)
+        passes = [i for i, rows in enumerate(world.runner.steps) if rows[0].count > 1]
+        assert len(passes) >= 6 and all(later - sooner == 6 for sooner, later in pairwise(passes))
+        limits = world.engine.call(lambda: world.runner.limits[:])
+        assert 0.1 <= min(limits) < max(limits) < 0.15, "some wait to be answered"
+        world.check_nothing_left()
+
+
+def test_who_is_ended_in_flight_is_gone_at_once_and_its_blocks_when_the_pass_is_done() -> None:
+    with opened(layers=10**6) as world:
+        world.runner.gate.clear()
+        stays, goes = (world.engine.submit([*range(n, n + 7)], SamplingParams(max_tokens=9)) for n in (1, 20))
+        world.runner.gate.set()
+        world.wait_until(lambda: len(world.scheduler.in_flight) == 2)
+        goes.abort()
+        assert tokens_of(goes) == [] and goes.finish_reason == "abort"
+        assert world.engine.stats.blocks_free == 60 and world.engine.stats.running == 1
+        world.runner.left = 2
+        assert tokens_of(stays) == expected([*range(1, 8)], max_tokens=9)
+        world.check_nothing_left()
+
+
+def test_a_pass_that_nobody_wants_any_more_is_given_up() -> None:
+    with opened(layers=10**6) as world:
+        handles = [world.engine.submit([*range(n, n + 7)], SamplingParams()) for n in (1, 20)]
+        world.wait_until(lambda: len(world.scheduler.in_flight) == 2)
+        for handle in handles:
+            handle.abort()
+        world.check_nothing_left()
+        world.runner.layers = 2
+        assert tokens_of(world.engine.submit([5], SamplingParams(max_tokens=3))) == expected([5], max_tokens=3)
+
+
+def test_a_pass_and_a_step_that_fail_end_their_own_requests_only() -> None:
+    for failing in ("pass", "step"):
+        with opened(layers=4) as world:
+            world.runner.before = lambda rows: time.sleep(0.002)
+            writing = world.engine.submit([1], SamplingParams(max_tokens=40))
+            next(writing)
+
+            def fail(rows: list[Row], failing: str = failing) -> None:
+                if world.scheduler.in_flight and (rows[0].count > 1) == (failing == "pass"):
+                    raise DeviceError("the device is on fire")
+
+            world.runner.before = fail
+            reading = world.engine.submit(range(9), SamplingParams(max_tokens=1))
+            victim, survivor = (reading, writing) if failing == "pass" else (writing, reading)
+            with pytest.raises(DeviceError, match="on fire"):
+                tokens_of(victim)
+            assert tokens_of(survivor) == (expected([1], max_tokens=40)[1:] if survivor is writing else
+                                           expected([*range(9)], max_tokens=1))  # fmt: skip
+            world.check_nothing_left()
+
+
+def test_logits_while_prompts_are_computed() -> None:
+    with opened(layers=10**6, n_blocks=16) as world:
+        writing = world.engine.submit([*range(9)], SamplingParams(max_tokens=3))
+        world.wait_until(lambda: len(world.scheduler.in_flight) == 1)
+        assert world.engine.logits([3] * 60) == [3] * 60, "the pass is computed to its end first"
+        assert tokens_of(writing) == expected([*range(9)], max_tokens=3)
+        world.check_nothing_left()
 
 
 def test_leaving_a_handle_aborts_it(world: World) -> None:

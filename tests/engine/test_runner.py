@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,6 +91,37 @@ def test_only_rows_that_sample_yield_a_token(model: Model) -> None:
     assert len(runner.step([Row(first, 0, 20, False), Row(second, 0, 17, True)])) == 1
     assert runner.step([Row(first, 20, 10, True)]) == whole
     assert runner.step([Row(first, 20, 10, False)]) == []
+
+
+def test_a_pass_draws_what_a_step_does(model: Model) -> None:
+    runner = model.runner()
+    rows = [Row(sequence(p, [2 * i, 2 * i + 1]), 0, len(p), i != 1) for i, p in enumerate(PROMPTS)]
+    whole = runner.step(rows)
+    rows[2].seq.mask = Only(5, 7)
+    masked = runner.step(rows)
+    assert masked[1].token in (5, 7) and masked[0] == whole[0]
+    alone = runner.step([Row(sequence(PROMPTS[1], [20, 21]), 0, 17, True)])
+    runner.begin(rows)
+    found, steps = runner.advance(0.0), 0
+    while found is None:
+        assert runner.step([Row(sequence(PROMPTS[1], [20, 21]), 0, 17, True)]) == alone
+        found, steps = runner.advance(0.0), steps + 1
+    assert found == masked and steps > 1
+    runner.begin(rows)
+    assert runner.advance(math.inf) == masked
+
+
+def test_a_pass_stops_in_time(model: Model) -> None:
+    """It goes on while there is time for another layer as long as the last."""
+    runner = model.runner(max_tokens=64)
+    rows = [Row(sequence(list(range(60)), [0, 1, 2, 3]), 0, 60, True)]
+    calls = []
+    for seconds in (0.0, 10.0):
+        runner.begin(rows)
+        calls.append(1)
+        while runner.advance(seconds) is None:
+            calls[-1] += 1
+    assert calls[0] > calls[1] == 1
 
 
 def test_bias_penalties_and_mask_reach_the_sampler(model: Model) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from localllm.engine.block_manager import BlockManager
 from localllm.engine.scheduler import Scheduler
-from localllm.engine.sequence import FinishReason, Sequence, State
+from localllm.engine.sequence import FinishReason, Row, Sequence, State
 from localllm.params import SamplingParams
-from tests.engine.simulation import VOCABULARY, Memory, check_books, check_step, oracle
+from tests.engine.simulation import VOCABULARY, Memory, check_admission, check_books, check_decoding, check_rows, oracle
 
 WORKLOADS = int(os.environ.get("LOCALLLM_FUZZ_WORKLOADS", "10000"))
 BATCHES = 20
@@ -64,50 +64,82 @@ class Workload:
         self.sequences = random_sequences(rng, rng.choice((1, 4, 8, 16)), context)
         self.expected = {seq: oracle(seq) for seq in self.sequences}
         self.fates: dict[Sequence, str] = {}  # of those that did not end by themselves
+        self.prompts: list[Row] = []  # of a pass that is under way
+        self.steps_to_go = 0  # until it is done
 
     def run(self) -> Scheduler:
         rng, scheduler = self.rng, self.scheduler
         arrivals = [(rng.choice((0, 0, rng.randrange(40))), i) for i in range(len(self.sequences))]
         arrivals.sort(reverse=True)
-        steps_left = 50 + sum(seq.max_length for seq in self.sequences) * 6
+        steps_left = 50 + sum(seq.max_length for seq in self.sequences) * 12
         while arrivals or scheduler.unfinished:
             while arrivals and arrivals[-1][0] <= scheduler.steps:
                 scheduler.add(self.sequences[arrivals.pop()[1]])
             if scheduler.unfinished and rng.random() < 0.01:
                 self.end(rng.choice(list(scheduler.unfinished.values())), "abort")
             self.step()
-            check_books(scheduler)
-            if rng.random() < 0.01:  # someone uses a few blocks for another purpose
+            check_books(scheduler, self.prompts)
+            if not self.prompts and rng.random() < 0.01:  # someone uses a few blocks for another purpose
                 borrowed = scheduler.borrow(rng.randint(1, self.n_blocks))
                 self.memory.scribble(borrowed)
                 scheduler.blocks.release(borrowed)
                 check_books(scheduler)
             steps_left -= 1
             assert steps_left > 0, "somebody starves"
+        scheduler.abandon(self.prompts)  # of which nobody is left
         self.check_answers()
         return scheduler
 
     def step(self) -> None:
+        """A token for every answer, and some of a pass over prompts, as Engine._step() does."""
+        scheduler, rng = self.scheduler, self.rng
+        before = {seq: seq.pending for seq in scheduler.running}
+        rows = scheduler.decode()
+        first = None if self.prompts else min(scheduler.unfinished.values(), key=lambda seq: seq.rank, default=None)
+        check_rows(scheduler, before, rows, scheduler.max_rows)
+        check_decoding(scheduler, before, rows)
+        self.compute(rows)
+        if not self.prompts:
+            self.begin_prompts()
+        served = {row.seq for row in rows + self.prompts}
+        assert first is None or first in served, "the first of the order does not get on"
+        self.steps_to_go -= 1
+        if self.prompts and self.steps_to_go <= 0:
+            rows, self.prompts = self.prompts, []
+            if rng.random() < 0.02:  # nobody wants it any more
+                for row in rows:
+                    self.end(row.seq, "abort")
+                scheduler.abandon(rows)
+            else:
+                self.compute(rows)
+
+    def begin_prompts(self) -> None:
         scheduler, budget = self.scheduler, self.rng.randint(1, self.step_tokens)
         before = {seq: seq.pending for seq in scheduler.running}
-        rows = scheduler.schedule(budget)
-        check_step(scheduler, before, rows, budget)
+        self.prompts = scheduler.prefill(budget)
+        check_rows(scheduler, before, self.prompts, budget)
+        check_admission(scheduler, before)
+        self.memory.begin(self.prompts)
+        self.steps_to_go = self.rng.choice((1, 1, 2, 5))
+
+    def compute(self, rows: list[Row]) -> None:
         drawn = self.memory.run(rows)
         fate = self.rng.random()
         if rows and fate < 0.005:  # the step failed half way: whatever its rows wrote is worth nothing
             for row in rows:
                 self.memory.spoil(row)
                 self.end(row.seq, "error")
+            self.scheduler.abandon(rows)
         elif drawn and fate < 0.01:  # one row's logits were not finite
             row = next(row for row in rows if row.samples)
             self.memory.spoil(row)
-            self.fates[row.seq] = "error"
-            scheduler.commit(rows, [-1, *drawn[1:]])
+            self.fates.setdefault(row.seq, "error")
+            self.scheduler.commit(rows, [-1, *drawn[1:]])
         else:
-            scheduler.commit(rows, drawn)
+            self.scheduler.commit(rows, drawn)
 
     def end(self, seq: Sequence, reason: FinishReason) -> None:
-        self.fates[seq] = reason
+        self.fates.setdefault(seq, reason)  # in flight it may have ended before
         self.scheduler.finish(seq, reason)
 
     def check_answers(self) -> None:

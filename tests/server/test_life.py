@@ -14,8 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +54,14 @@ class Steps:
 
     def __init__(self, server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
         runner = server.llm._engine._runner
-        self._step, self._tickets, self._free = runner.step, threading.Semaphore(0), False
-        monkeypatch.setattr(runner, "step", self)
+        self._tickets, self._free = threading.Semaphore(0), False
+        for name in ("step", "advance"):
+            monkeypatch.setattr(runner, name, partial(self._held, getattr(runner, name)))
 
-    def __call__(self, rows: Any) -> Any:
+    def _held(self, compute: Callable[[Any], Any], what: Any) -> Any:
         if not self._free:
             self._tickets.acquire()
-        return self._step(rows)
+        return compute(what)
 
     def allow(self, count: int) -> None:
         self._tickets.release(count)
@@ -262,7 +265,7 @@ def test_an_engine_that_has_died_is_told(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(tiny) as server:
-        monkeypatch.setattr(server.llm._engine._scheduler, "schedule", lambda budget, prompts: 1 // 0)
+        monkeypatch.setattr(server.llm._engine._scheduler, "decode", lambda: 1 // 0)
         for _ in range(3):
             reply = server.post("/v1/completions", LONG)
             assert reply.status_code == 503 and reply.json()["error"]["code"] == "engine_failed"
@@ -435,14 +438,14 @@ def test_a_full_queue_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_keys_take_turns_and_classes_go_one_after_the_other(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(tiny, max_batch=1, api_key=("greedy", "modest")) as server, ThreadPoolExecutor(16) as pool:
         runner, gate = server.llm._engine._runner, threading.Event()
-        step, order = runner.step, []
+        begin, order = runner.begin, []
 
-        def gated(rows: Any) -> Any:
+        def gated(rows: Any) -> None:
             gate.wait()
             order.extend(row.seq.seed for row in rows if row.samples)
-            return step(rows)
+            begin(rows)
 
-        monkeypatch.setattr(runner, "step", gated)
+        monkeypatch.setattr(runner, "begin", gated)
 
         def ask(key: str, seed: int, **more: Any) -> int:
             body = {"prompt": f"{seed}", "max_tokens": 1, "seed": seed, **more}
@@ -466,8 +469,8 @@ def test_a_prompt_that_is_being_computed_is_shared(tiny: Path, monkeypatch: pyte
         prompt = "a long beginning that all of them have in common, word for word; " * 5
         length = len(server.llm.tokenize(prompt, add_special=True))
         runner, gate = server.llm._engine._runner, threading.Event()
-        step = runner.step
-        monkeypatch.setattr(runner, "step", lambda rows: gate.wait() and step(rows))
+        begin = runner.begin
+        monkeypatch.setattr(runner, "begin", lambda rows: gate.wait() and begin(rows))
         replies = [
             pool.submit(server.post, "/v1/completions", {"prompt": f"{prompt}{i}", "max_tokens": 1}) for i in range(4)
         ]

@@ -128,11 +128,14 @@ static int check_batch(const ll_runner *r, const ll_batch *b) {
     return LL_OK;
 }
 
-static int begin(ll_runner *r, enum lane lane, const ll_batch *batch, struct pass *out) {
+static int begin(ll_runner *r, enum track track, const ll_batch *batch, struct pass *out) {
     profile_start(r->profile);
     TRY(check_batch(r, batch));
     out->next = 0;
-    return r->device.begin(r->device.self, lane, batch, &out->step);
+    uint32_t env = float_env_enter();
+    int status = r->device.begin(r->device.self, track, batch, &out->step);
+    float_env_leave(env);
+    return status;
 }
 
 static int advance(ll_runner *r, struct pass *p, double seconds) {
@@ -148,19 +151,21 @@ static int advance(ll_runner *r, struct pass *p, double seconds) {
 int ll_forward(ll_runner *runner, const ll_batch *batch) {
     struct pass whole;
     runner->n_samples = 0;
-    TRY(begin(runner, LANE_WHOLE, batch, &whole));
+    TRY(begin(runner, TRACK_WHOLE, batch, &whole));
     return advance(runner, &whole, INFINITY);
 }
 
 int ll_begin(ll_runner *runner, const ll_batch *batch) {
     runner->parts_left = false;
-    TRY(begin(runner, LANE_PARTS, batch, &runner->parts));
+    TRY(begin(runner, TRACK_PARTS, batch, &runner->parts));
     runner->parts_left = true;
     return LL_OK;
 }
 
 int ll_advance(ll_runner *runner, double seconds, int32_t *done) {
+    *done = 1;
     if (!runner->parts_left) return fail(LL_EINVAL, "advance: no batch has been begun");
+    if (!(seconds >= 0)) return fail(LL_EINVAL, "seconds: expected 0 or more, found %g", seconds);
     profile_start(runner->profile);
     int status = advance(runner, &runner->parts, seconds);
     runner->parts_left = !status && !forward_done(&runner->device, &runner->parts);

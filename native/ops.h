@@ -11,13 +11,13 @@
 #include "model/kv.h"
 #include "model/model.h"
 
-/* Two batches may be under way on a device, each in a lane: one that is computed at once, and one of prompts that is
+/* Two batches may be under way on a device, each in a track: one that is computed at once, and one of prompts that is
  * computed a few layers at a time between those (model/forward.h). */
-enum lane { LANE_WHOLE, LANE_PARTS, LANES };
+enum track { TRACK_WHOLE, TRACK_PARTS, TRACKS };
 
 /* One batch as the device holds it: checked, plus what is derived from it once and what one layer leaves the next. */
 struct step {
-    enum lane lane;
+    enum track track;
     float *x;                /* (max_tokens, n_embd) the residual stream */
     ll_batch batch;          /* its arrays are readable by the device */
     const int32_t *row_of;   /* (n_tokens) */
@@ -67,8 +67,8 @@ struct device {
     struct work work;
     int32_t threads;
     struct team *team; /* the threads of a CPU device, which then draw tokens too; else NULL */
-    /* takes the batch to the device, to a lane whose last one is over */
-    int (*begin)(void *self, enum lane lane, const ll_batch *b, struct step *out);
+    /* takes the batch to the device, in the place of the track's last one */
+    int (*begin)(void *self, enum track track, const ll_batch *b, struct step *out);
     /* Host memory with the last head's logits (n_samples, n_vocab); NULL and a reason when the device failed. */
     const float *(*logits)(void *self);
     void (*close)(void *self);

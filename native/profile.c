@@ -9,7 +9,7 @@
 struct profile {
     struct device inner;
     struct kv_layout kv;
-    ll_batch batch[LANES]; /* as the caller gave it: a step's own may be in a device's memory */
+    ll_batch batch[TRACKS]; /* as the caller gave it: a step's own may be in a device's memory */
     double last;           /* when the last operation ended */
     ll_op_work work[LL_OPS];
 };
@@ -39,8 +39,8 @@ static void count_product(struct profile *p, int32_t op, const struct linear *l,
 }
 
 /* Each token sees those up to itself, in a window; a sequence's part of the cache is read once for all its tokens. */
-static void count_attention(struct profile *p, const struct model *m, const struct layer *l, enum lane lane) {
-    const ll_batch *b = &p->batch[lane];
+static void count_attention(struct profile *p, const struct model *m, const struct layer *l, enum track track) {
+    const ll_batch *b = &p->batch[track];
     uint64_t seen = 0, read = 0;
     for (int32_t r = 0; r < b->n_rows; r++) {
         int32_t count = b->row_start[r + 1] - b->row_start[r], end = b->row_pos[r] + count, widest = end;
@@ -82,7 +82,7 @@ static void rotate_store(void *dev, const struct model *m, int32_t layer, const 
 static void attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a) {
     struct profile *p = dev;
     p->inner.ops->attend(p->inner.self, m, layer, s, q, a);
-    count_attention(p, m, &m->layers[layer], s->lane);
+    count_attention(p, m, &m->layers[layer], s->track);
     profile_stop(p, LL_OP_ATTEND);
 }
 
@@ -144,10 +144,10 @@ static const struct ops profile_ops = {
 
 /* ---- the device around them ---- */
 
-static int begin(void *self, enum lane lane, const ll_batch *b, struct step *out) {
+static int begin(void *self, enum track track, const ll_batch *b, struct step *out) {
     struct profile *p = self;
-    p->batch[lane] = *b;
-    int status = p->inner.begin(p->inner.self, lane, b, out);
+    p->batch[track] = *b;
+    int status = p->inner.begin(p->inner.self, track, b, out);
     profile_stop(p, LL_OP_BEGIN);
     return status;
 }

@@ -2,8 +2,8 @@
 
 Everything that touches the scheduler or the runner happens on this one thread; others leave actions in its inbox and
 read the answers from handles. Between steps the inbox is emptied, so a cancellation takes effect within one step.
-A step that fails ends the requests of that step; the others go on. Without work the thread sleeps.
-A step is one more token for every answer, and then so much of a pass over prompts as answers may wait for.
+A step is one more token for every answer, and then so much of a pass over prompts as answers may wait for. What fails
+ends its own requests, those of the answers or those of the pass; the others go on. Without work the thread sleeps.
 The engine knows tokens only: stop texts are found where text is made, which then aborts the request.
 """
 
@@ -185,8 +185,8 @@ def _put_all(batch: list[tuple[Handle, Sampled | None]]) -> None:
 
 class Engine:
     """Needs a pool that holds one sequence of `context` tokens, and a runner for passes of `step_tokens` tokens (or one
-    for each row, if that is more). Prompts add at most about `step_seconds` to the steps of running answers. Every
-    method may be called from any thread."""
+    for each row, if that is more). Prompts add at most about `step_seconds` to a step of all answers (engine/pace.py).
+    Every method may be called from any thread."""
 
     def __init__(
         self, runner: Runner, scheduler: Scheduler, *, context: int, step_tokens: int, step_seconds: float = inf
@@ -367,8 +367,9 @@ class Engine:
         if not self._prompts:
             self._begin_prompts()
         if self._prompts:
-            joining = min(len(self._handles), self._scheduler.max_rows) - len(rows)
-            self._advance_prompts(self._pace.seconds(len(rows), joining))
+            answering = sum(row.seq in self._handles for row in rows)
+            joining = min(len(self._handles), self._scheduler.max_rows) - answering
+            self._advance_prompts(self._pace.seconds(answering, joining))
 
     def _begin_prompts(self) -> None:
         budget = self._pace.tokens(self._step_tokens)
@@ -404,6 +405,8 @@ class Engine:
         except Exception as problem:
             for handle in [self._handles[row.seq] for row in rows if row.seq in self._handles]:
                 self._end(handle, "error", _as_error(problem))
+            if rows is self._prompts:
+                self._give_up_prompts()
             return None
         finally:
             self._runner_seconds += perf_counter() - started
@@ -411,7 +414,7 @@ class Engine:
     def _commit(self, rows: list[Row], sampled: list[Sampled]) -> None:
         self._timed(partial(self._scheduler.commit, rows, [drawn.token for drawn in sampled]))
         self._computed_tokens += sum(row.count for row in rows)
-        self._generated_tokens += len(sampled)
+        self._generated_tokens += sum(row.samples and row.seq in self._handles for row in rows)
         self._publish(rows, sampled)
 
     def _publish(self, rows: list[Row], sampled: list[Sampled]) -> None:

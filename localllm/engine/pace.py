@@ -21,13 +21,15 @@ class Pace:
     def __init__(self, target: float = inf) -> None:
         self.target = target
         self.each: float | None = None  # seconds for a token
+        self.room = 0  # tokens that the last pass might have had
 
     def tokens(self, most: int) -> int:
         """Of the next pass."""
         if self.target == inf:
             return most
-        room = LEAST if self.each is None else int(PATIENCE * self.target / self.each)
-        return min(most, max(LEAST, room))
+        fit = 0 if self.each is None else int(PATIENCE * self.target / self.each)
+        self.room = min(most, max(LEAST, fit))
+        return self.room
 
     def seconds(self, answering: int, joining: int) -> float:
         """How long a pass may go on now, while so many answers are written and so many others wait to be."""
@@ -36,6 +38,8 @@ class Pace:
         return self.target + joining * (self.each or 0.0)
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """A pass with so many tokens took so long."""
+        """A pass with so many tokens took so long. In a small one what comes before the first token weighs too much."""
         each = max(seconds, 1e-9) / tokens
+        if self.each is not None and each > self.each and tokens < self.room / 2:
+            return
         self.each = each if self.each is None else self.each + _LEARN * (each - self.each)

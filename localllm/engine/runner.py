@@ -1,6 +1,6 @@
 """Rows become int32 arrays, the arrays one forward pass, and its logits a token for each row that samples.
 
-The only file of the engine that knows the native library. The arrays are made once, at the sizes of the largest step;
+The only file of the engine that knows the native library. The arrays are made once, at the sizes of the largest pass;
 a runner belongs to one thread at a time and refuses nothing by itself: the library checks every batch.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from array import array
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class RunnerConfig:
     context: int  # most tokens of one sequence
     block_size: int  # tokens of a KV block, 16 or 32
     n_blocks: int
-    max_tokens: int  # of one step
+    max_tokens: int  # of one pass
     max_rows: int
     max_samples: int  # tokens of a step that get logits, at least max_rows
     threads: int = 0  # 0: one for each core that this process may use
@@ -72,7 +72,7 @@ class Runner:
         self.n_vocab = int(info.n_vocab)
         self.threads = int(lib.ll_runner_threads(self._handle))
         self.prompts_apart = bool(lib.ll_runner_prompts_apart(self._handle))
-        self._whole, self._parts = _Lane(config), _Lane(config)
+        self._whole, self._parts = _Track(config), _Track(config)
         self._done = ffi.new("int32_t *")
         self._sampling = ffi.new("ll_sampling[]", config.max_rows)
         self._prepared: WeakKeyDictionary[Sequence, _Prepared] = WeakKeyDictionary()
@@ -119,27 +119,29 @@ class Runner:
         check(lib.ll_runner_work(self._handle, found))
         return [Work(text(op.name), op.calls, op.nanoseconds, op.multiply_adds, op.bytes) for op in found]
 
-    def _take(self, lane: _Lane, rows: list[Row]) -> Any:
+    def _take(self, track: _Track, rows: list[Row]) -> Any:
         """The ll_batch * of these rows; their masks are being filled."""
         ordered = sorted(rows, key=_of_prompt)
-        lane.rows, lane.seqs = rows, [row.seq for row in ordered if row.samples]
-        lane.filling = None
-        if masked := [(i, seq.mask) for i, seq in enumerate(lane.seqs) if seq.mask is not None]:
-            if not lane.masks.size:
-                lane.masks = np.zeros((self.config.max_rows, -(-self.n_vocab // 32)), np.uint32)
-            self._filler = self._filler or ThreadPoolExecutor(1, "localllm-masks")
-            lane.filling = self._filler.submit(_fill, lane.masks, masked)
-        return lane.batch.fill(ordered)
+        if track.filling is not None:
+            wait([track.filling])  # of a pass that was given up
+        track.rows, track.seqs = rows, [row.seq for row in ordered if row.samples]
+        track.filling = None
+        if masked := [(i, seq.mask) for i, seq in enumerate(track.seqs) if seq.mask is not None]:
+            if not track.masks.size:
+                track.masks = np.zeros((self.config.max_rows, -(-self.n_vocab // 32)), np.uint32)
+            self._filler = self._filler or ThreadPoolExecutor(2, "localllm-masks")  # one for each track
+            track.filling = self._filler.submit(_fill, track.masks, masked)
+        return track.batch.fill(ordered)
 
-    def _give(self, lane: _Lane) -> list[Sampled]:
-        drawn = dict(zip(lane.seqs, self._draw(lane), strict=True))
-        return [drawn[row.seq] for row in lane.rows if row.samples]
+    def _give(self, track: _Track) -> list[Sampled]:
+        drawn = dict(zip(track.seqs, self._draw(track), strict=True))
+        return [drawn[row.seq] for row in track.rows if row.samples]
 
-    def _draw(self, lane: _Lane) -> list[Sampled]:
-        if not (seqs := lane.seqs):
+    def _draw(self, track: _Track) -> list[Sampled]:
+        if not (seqs := track.seqs):
             return []
         for i, seq in enumerate(seqs):
-            self._prepare(i, seq, lane.masks)
+            self._prepare(i, seq, track.masks)
         n, most = len(seqs), max(1, *(seq.params.logprobs or 0 for seq in seqs))
         tokens, logprobs = np.empty(n, np.int32), np.empty(n, np.float32)
         top_ids, top_logprobs = np.empty((n, most), np.int32), np.empty((n, most), np.float32)
@@ -222,7 +224,7 @@ class _Batch:
         return self.struct
 
 
-class _Lane:
+class _Track:
     """A batch under way, and what is needed to draw tokens when it is done."""
 
     def __init__(self, config: RunnerConfig) -> None:

@@ -1,23 +1,24 @@
 """Decides what the next forward passes compute.
 
-A sequence has some tokens and has computed some of them. One that is a single token behind gets it in every step: that
-is decoding. Those further behind share a budget of tokens, first come first served, in a pass of their own: that is
-chunked prefill. Such a pass may take as long as several steps. Until it is committed its sequences are in flight: they
-keep their blocks whatever happens, even when they are ended. Prefix-cache hits and preemption only move `computed`.
+A sequence has some tokens and has computed some of them. One that runs and is a single token behind gets it in the next
+step: that is decoding. Those further behind share a budget of tokens, first come first served, in a pass of their own:
+that is chunked prefill. Such a pass may take as long as several steps. Until it is committed its sequences are in
+flight: they keep their blocks whatever happens, even when they are ended. Prefix-cache hits and preemption only move
+`computed`.
 
 All sequences stand in one order, by rank: class first (0 high, 1 normal, 2 low), then turn, then arrival. Turns make
 clients equal: each of a client's requests takes a later turn than its last, and a new client's first the turn that is
 being served, so who asks once does not wait for who asked a hundred times (start-time fair queueing, Goyal et al.
 1996, at equal costs). Who needs room may take it from those that rank below, lowest first, and nobody is admitted past
-one that waits for room: so the very first of the order always gets on. Lest a lower class wait for ever, one of its
-sequences, the first by rank, goes before all others when nobody of the class has advanced for `patience` steps, and the
-next not before that one is finished.
+one that waits for room: so the very first of the order gets on in every step, or when the pass is over. Lest a lower
+class wait for ever, one of its sequences, the first by rank, goes before all others when nobody of the class has
+advanced for `patience` steps, and the next not before that one is finished.
 
 The pool must hold any one sequence at its full length.
 """
 
 import sys
-from bisect import bisect, insort
+from bisect import bisect, bisect_left, insort
 from collections import Counter
 from itertools import count as counter
 from operator import attrgetter
@@ -88,7 +89,7 @@ class Scheduler:
                 count = min(count, seq.prompt_length - seq.computed)  # a row is of the prompt or of the answer
             if count == 0:
                 continue
-            if not self._grow(seq, count):
+            if not self._grow(seq, count, spare=self._above(seq)):
                 admitting = False  # it keeps what it has until there is room, and nobody overtakes it
                 continue
             rows.append(Row(seq, seq.computed, count, count == behind))
@@ -152,13 +153,17 @@ class Scheduler:
     def _decodes(self, seq: Sequence) -> bool:
         return seq.pending == 1 and seq not in self.in_flight
 
-    def _grow(self, seq: Sequence, count: int) -> bool:
-        """Have blocks for so many more tokens of it."""
-        if lacking := self.blocks.lacking(seq, seq.computed + count):
-            if not self._make_room(seq, lacking):
-                return False
-            seq.blocks.extend(self.blocks.allocate(lacking))
+    def _grow(self, seq: Sequence, count: int, spare: int = 0) -> bool:
+        """Have blocks for so many more tokens of it, and so many to spare."""
+        lacking = self.blocks.lacking(seq, seq.computed + count)
+        if lacking and not self._make_room(seq, lacking + spare):
+            return False
+        seq.blocks.extend(self.blocks.allocate(lacking))
         return True
+
+    def _above(self, seq: Sequence) -> int:
+        """How many rank above it: a block for each is left free, as they grow while it is in flight."""
+        return bisect_left(self.running, seq.rank, key=_rank)
 
     def _turn(self, priority: int, client: str) -> int:
         if not self.unfinished:
@@ -175,8 +180,7 @@ class Scheduler:
         """Let a waiting sequence run if there is room for all of its tokens, besides a block for each sequence above,
         lest it be preempted as soon as they grow."""
         self.blocks.share(seq)  # first, lest making room evict those
-        above = bisect(self.running, seq.rank, key=_rank)
-        if not self._make_room(seq, self.blocks.lacking(seq, len(seq.tokens)) + above, rows=1):
+        if not self._make_room(seq, self.blocks.lacking(seq, len(seq.tokens)) + self._above(seq), rows=1):
             self.blocks.drop(seq)
             return False
         self._move(seq, State.RUNNING, seq.rank)
@@ -188,9 +192,10 @@ class Scheduler:
         free = self.blocks.free
         while blocks > len(free) or len(self.running) + rows > self.max_rows:
             below = self.running[bisect(self.running, seq.rank, key=_rank) :]
-            below = [other for other in below if other not in self.in_flight]
             if not below or blocks > len(free) + sum(len(other.blocks) for other in below):
                 return False
+            if below[-1] in self.in_flight:
+                return False  # a pass is over soon, and who ranks above it should not go instead
             self._preempt(below[-1])
         return True
 

@@ -18,7 +18,7 @@ from localllm.params import SamplingParams
 class State(Enum):
     WAITING = "waiting"  # owns no KV blocks
     RUNNING = "running"  # owns blocks, and catches up with its tokens step by step
-    FINISHED = "finished"  # owns no blocks again, and is never scheduled
+    FINISHED = "finished"  # owns no blocks again, unless it was ended in flight, and is never scheduled
 
 
 class Mask(Protocol):
@@ -67,7 +67,8 @@ class Sequence:
 
 @dataclass(slots=True)
 class Row:
-    """What one sequence computes in one step: tokens[start : start + count], all of its prompt or all of its answer."""
+    """What one sequence computes in a step or a pass: tokens[start : start + count], all of its prompt or all of its
+    answer."""
 
     seq: Sequence
     start: int

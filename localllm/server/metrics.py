@@ -94,7 +94,7 @@ class _Engine(Collector):
 
 def _counters(stats: Stats) -> dict[str, tuple[str, float]]:
     return {
-        "steps": ("Forward passes.", stats.steps),
+        "steps": ("Steps: a token for each answer that is written, and a part of a pass over prompts.", stats.steps),
         "generated_tokens": ("Tokens of answers.", stats.generated_tokens),
         "computed_tokens": ("Tokens that passed through the model, recomputed ones included.", stats.computed_tokens),
         "prefix_hit_tokens": ("Tokens that the prefix cache had.", stats.cached_tokens),

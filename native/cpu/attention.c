@@ -14,7 +14,7 @@ enum { TILE_QUERIES = 256, MAX_TILE_TOKENS = 64, PARTS_PER_THREAD = 8, ITEMS_PER
 
 struct attend {
     struct cpu *cpu;
-    const struct lane_arrays *lane;
+    const struct track_arrays *track;
     const struct model *m;
     const struct step *s;
     int32_t layer;
@@ -131,21 +131,21 @@ static void attend_whole(const struct attend *w, const struct attend_tile *t, in
 }
 
 /* The tile whose items include this one: tiles lie in the order of their items. */
-static const struct tile *tile_of(const struct lane_arrays *lane, int32_t item) {
-    int32_t lo = 0, hi = lane->n_tiles;
+static const struct tile *tile_of(const struct track_arrays *track, int32_t item) {
+    int32_t lo = 0, hi = track->n_tiles;
     while (hi - lo > 1) {
         int32_t middle = lo + (hi - lo) / 2;
-        if (lane->tiles[middle].first_item <= item)
+        if (track->tiles[middle].first_item <= item)
             lo = middle;
         else
             hi = middle;
     }
-    return &lane->tiles[lo];
+    return &track->tiles[lo];
 }
 
 static void attend_item(void *arg, int32_t item, int32_t worker) {
     const struct attend *w = arg;
-    const struct tile *tile = tile_of(w->lane, item);
+    const struct tile *tile = tile_of(w->track, item);
     int32_t local = item - tile->first_item, head = local / tile->shares, part = local % tile->shares, first, last;
     float *scratch = op_scratch(w->cpu, worker);
     struct attend_tile t = describe(w, tile, head);
@@ -163,7 +163,7 @@ static void attend_item(void *arg, int32_t item, int32_t worker) {
 static void merge_item(void *arg, int32_t item, int32_t worker) {
     const struct attend *w = arg;
     const struct cpu *c = w->cpu;
-    const struct tile *tile = &w->lane->tiles[item / w->m->n_kv_heads];
+    const struct tile *tile = &w->track->tiles[item / w->m->n_kv_heads];
     int32_t head = item % w->m->n_kv_heads;
     struct attend_tile t = describe(w, tile, head);
     int32_t queries = attend_queries(&t);
@@ -179,16 +179,16 @@ static void merge_item(void *arg, int32_t item, int32_t worker) {
 
 /* Shares out the tiles that are more than a fair part of all work. Returns the number of items; `shared`: some are. */
 static int32_t share_out(const struct attend *w, bool *shared) {
-    const struct lane_arrays *lane = w->lane;
+    const struct track_arrays *track = w->track;
     int32_t heads = w->m->n_kv_heads, threads = w->cpu->config.threads, first, last, items = 0;
     int64_t total = 0, used = 0, room = attend_part_floats(w->m, threads);
-    for (int32_t i = 0; i < lane->n_tiles; i++) {
-        splits(w, &lane->tiles[i], &first, &last);
+    for (int32_t i = 0; i < track->n_tiles; i++) {
+        splits(w, &track->tiles[i], &first, &last);
         total += (int64_t)(last - first + 1) * heads;
     }
     *shared = false;
-    for (int32_t i = 0; i < lane->n_tiles; i++) {
-        struct tile *tile = &lane->tiles[i];
+    for (int32_t i = 0; i < track->n_tiles; i++) {
+        struct tile *tile = &track->tiles[i];
         splits(w, tile, &first, &last);
         int32_t count = last - first + 1;
         int64_t floats = heads * count * state_floats(tile->count * group_of(w->m), w->m->head_dim);
@@ -206,9 +206,9 @@ static int32_t share_out(const struct attend *w, bool *shared) {
 
 void cpu_attend(void *dev, const struct model *m, int32_t layer, const struct step *s, const float *q, float *a) {
     struct cpu *c = dev;
-    struct attend w = {c, &c->lanes[s->lane], m, s, layer, q, a};
+    struct attend w = {c, &c->tracks[s->track], m, s, layer, q, a};
     bool shared;
     int32_t items = share_out(&w, &shared);
     team_run(c->team, items, attend_item, &w);
-    if (shared) team_run(c->team, w.lane->n_tiles * m->n_kv_heads, merge_item, &w);
+    if (shared) team_run(c->team, w.track->n_tiles * m->n_kv_heads, merge_item, &w);
 }

@@ -17,7 +17,7 @@ struct tile {
 };
 
 /* What a batch keeps from one layer to the next. */
-struct lane_arrays {
+struct track_arrays {
     float *x;                   /* (max_tokens, n_embd) */
     int32_t *row_of, *position; /* (max_tokens) */
     float *rotation;            /* (max_tokens, rope_dims / 2, 2) */
@@ -38,7 +38,7 @@ struct cpu {
     uint64_t pool_bytes;
     uint8_t *memory;         /* one piece: everything below, and the work buffers */
     uint64_t memory_bytes;
-    struct lane_arrays lanes[LANES];
+    struct track_arrays tracks[TRACKS];
     float *parts;            /* states of tiles that are shared out (attend_part_floats) */
     float *normed;           /* (max_tokens, n_embd) */
     struct quants blocks, supers; /* of the widest input */

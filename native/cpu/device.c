@@ -19,12 +19,12 @@ static int32_t widest_input(const struct model *m) {
 static void lay_out(struct cpu *c, const struct model *m, struct arena *a) {
     uint64_t n = (uint64_t)c->config.max_tokens, f = sizeof(float), wide = (uint64_t)widest_input(m);
     uint64_t q = (uint64_t)m->n_heads * (uint64_t)m->head_dim, kv = (uint64_t)m->n_kv_heads * (uint64_t)m->head_dim;
-    for (struct lane_arrays *lane = c->lanes; lane < c->lanes + LANES; lane++) {
-        lane->x = arena_take(a, n * (uint64_t)m->n_embd, f);
-        lane->row_of = arena_take(a, n, sizeof(int32_t));
-        lane->position = arena_take(a, n, sizeof(int32_t));
-        lane->rotation = arena_take(a, n * (uint64_t)m->rope_dims, f);
-        lane->tiles = arena_take(a, n, sizeof(struct tile));
+    for (struct track_arrays *track = c->tracks; track < c->tracks + TRACKS; track++) {
+        track->x = arena_take(a, n * (uint64_t)m->n_embd, f);
+        track->row_of = arena_take(a, n, sizeof(int32_t));
+        track->position = arena_take(a, n, sizeof(int32_t));
+        track->rotation = arena_take(a, n * (uint64_t)m->rope_dims, f);
+        track->tiles = arena_take(a, n, sizeof(struct tile));
     }
     c->parts = arena_take(a, (uint64_t)attend_part_floats(m, c->config.threads), f);
     c->normed = arena_take(a, n * (uint64_t)m->n_embd, f);
@@ -93,18 +93,18 @@ int cpu_plan(const struct ll_model *model, const ll_runner_config *config, ll_pl
 
 struct turn {
     const struct model *m;
-    const struct lane_arrays *lane;
+    const struct track_arrays *track;
 };
 
 static void turn_token(void *arg, int32_t t, int32_t worker) {
     const struct turn *w = arg;
     (void)worker;
-    rope_rotation(w->m, w->lane->position[t], w->lane->rotation + (int64_t)t * w->m->rope_dims);
+    rope_rotation(w->m, w->track->position[t], w->track->rotation + (int64_t)t * w->m->rope_dims);
 }
 
-static int cpu_begin(void *self, enum lane lane, const ll_batch *b, struct step *out) {
+static int cpu_begin(void *self, enum track track, const ll_batch *b, struct step *out) {
     struct cpu *c = self;
-    struct lane_arrays *l = &c->lanes[lane];
+    struct track_arrays *l = &c->tracks[track];
     int32_t tile = attend_tile_tokens(c->model);
     l->n_tiles = 0;
     for (int32_t r = 0; r < b->n_rows; r++) {
@@ -118,7 +118,7 @@ static int cpu_begin(void *self, enum lane lane, const ll_batch *b, struct step 
     }
     struct turn turn = {c->model, l};
     team_run(c->team, b->n_tokens, turn_token, &turn);
-    *out = (struct step){lane, l->x, *b, l->row_of, l->position, l->rotation};
+    *out = (struct step){track, l->x, *b, l->row_of, l->position, l->rotation};
     return LL_OK;
 }
 

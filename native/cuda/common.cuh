@@ -53,18 +53,18 @@ struct cuda {
     uint8_t *pool; /* the KV cache */
     float *normed, *up; /* (max_tokens, n_embd), (max_tokens, n_ff) */
     struct input input;
-    struct step_arrays host[LANES], device[LANES];
-    float *x[LANES]; /* (max_tokens, n_embd) */
+    struct step_arrays host[TRACKS], device[TRACKS];
+    float *x[TRACKS]; /* (max_tokens, n_embd) */
     float *host_logits; /* (max_samples, n_vocab) pinned */
     int32_t table_columns; /* of step_arrays.blocks: the longest row's blocks */
     int32_t n_samples; /* of the last head */
     void *memory, *pinned; /* one allocation each */
     cudaStream_t stream;
-    cudaError_t error; /* the first of this step */
+    cudaError_t error; /* the first that no finish() has told yet */
     const char *where; /* the operation it belongs to */
 };
 
-/* Keeps the first error of the step; call it after every launch and copy. */
+/* Keeps the first error; call it after every launch and copy. */
 static inline void note(struct cuda *d, cudaError_t error, const char *where) {
     if (error == cudaSuccess || d->error != cudaSuccess) return;
     d->error = error;

@@ -124,9 +124,9 @@ static void lay_out(struct cuda *d, const ll_runner_config *c, struct placer *de
     plan->kv_bytes = plan->block_bytes * (uint64_t)c->n_blocks;
     d->pool = (uint8_t *)take(&device->arena, plan->kv_bytes, 1);
     lay_out_buffers(d, c, &device->arena);
-    for (int lane = 0; lane < LANES; lane++) {
-        lay_out_step(d, c, &d->device[lane], &device->arena);
-        lay_out_step(d, c, &d->host[lane], pinned);
+    for (int track = 0; track < TRACKS; track++) {
+        lay_out_step(d, c, &d->device[track], &device->arena);
+        lay_out_step(d, c, &d->host[track], pinned);
     }
     d->host_logits = (float *)take(pinned, (uint64_t)c->max_samples * (uint64_t)d->model.n_vocab, sizeof(float));
     plan->scratch_bytes = device->arena.used + pinned->used - plan->weight_bytes - plan->kv_bytes;
@@ -195,9 +195,17 @@ static int32_t derive(const struct cuda *d, const struct step_arrays *h, const l
     return columns;
 }
 
-static int cuda_begin(void *self, enum lane lane, const ll_batch *b, struct step *out) {
+/* Tells the error that was kept, if there is one: what comes next on the other track may succeed. */
+static int told(struct cuda *d) {
+    cudaError_t error = d->error;
+    d->error = cudaSuccess;
+    if (error == cudaSuccess) return LL_OK;
+    return fail(LL_EDEVICE, "device cuda: %s (%s) in %s", cudaGetErrorString(error), cudaGetErrorName(error), d->where);
+}
+
+static int cuda_begin(void *self, enum track track, const ll_batch *b, struct step *out) {
     struct cuda *d = (struct cuda *)self;
-    const struct step_arrays *h = &d->host[lane], *s = &d->device[lane];
+    const struct step_arrays *h = &d->host[track], *s = &d->device[track];
     uint64_t n = (uint64_t)b->n_tokens, rows = (uint64_t)b->n_rows, i = sizeof(int32_t);
     int32_t columns = derive(d, h, b);
     if (columns > d->table_columns)
@@ -205,7 +213,6 @@ static int cuda_begin(void *self, enum lane lane, const ll_batch *b, struct step
                     d->table_columns);
     fill_blocks(d, h, b, columns);
     cudaGetLastError(); /* an open that failed for want of memory leaves its error behind */
-    d->error = cudaSuccess;
     send(d, s->tokens, h->tokens, n, i);
     send(d, s->row_start, h->row_start, rows + 1, i);
     send(d, s->row_pos, h->row_pos, rows, i);
@@ -214,25 +221,20 @@ static int cuda_begin(void *self, enum lane lane, const ll_batch *b, struct step
     send(d, s->row_of, h->row_of, n, i);
     send(d, s->position, h->position, n, i);
     send(d, s->rotation, h->rotation, n * (uint64_t)d->model.rope_dims, sizeof(float));
-    out->lane = lane;
-    out->x = d->x[lane];
+    out->track = track;
+    out->x = d->x[track];
     out->batch = {b->n_rows, b->n_tokens,  b->n_samples, columns,   b->n_generated,
                   s->tokens, s->row_start, s->row_pos,   s->blocks, s->samples};
     out->row_of = s->row_of;
     out->position = s->position;
     out->rotation = s->rotation;
-    return LL_OK;
-}
-
-static int failure(const struct cuda *d) {
-    return fail(LL_EDEVICE, "device cuda: %s (%s) in %s", cudaGetErrorString(d->error), cudaGetErrorName(d->error),
-                d->where);
+    return told(d);
 }
 
 static int cuda_finish(void *dev) {
     struct cuda *d = (struct cuda *)dev;
     note(d, cudaStreamSynchronize(d->stream), "the step");
-    return d->error == cudaSuccess ? LL_OK : failure(d);
+    return told(d);
 }
 
 static const float *cuda_logits(void *self) {

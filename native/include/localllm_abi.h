@@ -207,7 +207,7 @@ int32_t ll_runner_prompts_apart(const ll_runner *runner);
 int ll_runner_work(const ll_runner *runner, ll_op_work *out);
 int ll_forward(ll_runner *runner, const ll_batch *batch);
 /* Begins a batch that ll_advance() computes a few layers at a time; ll_forward() may compute others in between. Its
- * arrays stay as they are, and its KV blocks its own, until it is done or another is begun in its place. */
+ * arrays stay as they are, and its KV blocks its own, until it is done or ll_begin() is called again. */
 int ll_begin(ll_runner *runner, const ll_batch *batch);
 /* Goes on with that batch for about `seconds`, but at least one layer. *done: 1 when it has logits now, or failed. */
 int ll_advance(ll_runner *runner, double seconds, int32_t *done);

@@ -4,7 +4,7 @@
 #include "ops.h"
 
 /* A pass under way. Between two calls of forward() only step.x and the KV cache hold anything of it, so a pass of the
- * other lane may be computed there. */
+ * other track may be computed there. */
 struct pass {
     struct step step;
     int32_t next; /* the layer that comes next; n_layers is the head, n_layers + 1 the end */

@@ -42,6 +42,18 @@ def test_a_machine_that_becomes_slow() -> None:
     assert [layer < 0.05 for _, layer in run(pace, 0.01, 0.005, 10)] == [False] + 9 * [True]
 
 
+@pytest.mark.parametrize("small", [1, 4, 16])
+def test_small_passes_do_not_make_it_small(small: int) -> None:
+    """Half of all passes are the few tokens that a prefix cache leaves, which take as long as fifty more."""
+    pace = Pace(0.1)
+    run(pace, 0.05, 0.001, 10)
+    for _ in range(20):
+        tokens = pace.tokens(512)
+        pace.learn(small, 0.05 + 0.001 * small)
+        assert pace.tokens(512) == tokens > 300
+        run(pace, 0.05, 0.001, 1)
+
+
 def test_a_first_pass_that_takes_for_ever_is_forgotten() -> None:
     pace = Pace(0.1)
     assert pace.tokens(512) == LEAST

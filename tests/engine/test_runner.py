@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from localllm.engine.sequence import Row, Sampled, Sequence
 from localllm.errors import InvalidArgument
 from localllm.modelfile import ModelFile
 from localllm.params import SamplingParams
+from tests.model.stepper import Stepper
+from tests.model.test_logits import random_tokens
 from tests.tiny_models import write_tiny
 
 GREEDY = SamplingParams(temperature=0, logprobs=3)
@@ -111,17 +114,38 @@ def test_a_pass_draws_what_a_step_does(model: Model) -> None:
     assert runner.advance(math.inf) == masked
 
 
-def test_a_pass_stops_in_time(model: Model) -> None:
+def test_a_pass_stops_in_time(tmp_path: Path) -> None:
     """It goes on while there is time for another layer as long as the last."""
-    runner = model.runner(max_tokens=64)
-    rows = [Row(sequence(list(range(60)), [0, 1, 2, 3]), 0, 60, True)]
-    calls = []
-    for seconds in (0.0, 10.0):
-        runner.begin(rows)
-        calls.append(1)
-        while runner.advance(seconds) is None:
-            calls[-1] += 1
-    assert calls[0] > calls[1] == 1
+    write_tiny(tmp_path / "m.gguf", layers=12, embd=256, heads=8, kv_heads=2, ff=1024)
+    tokens = random_tokens(400)
+    with Stepper(tmp_path / "m.gguf") as stepper:
+
+        def calls(seconds: float) -> int:
+            stepper.begin([(tokens, 0, list(range(13)))], samples=[399])
+            count = 1
+            while stepper.advance(seconds) is None:
+                count += 1
+            return count
+
+        calls(0.0)
+        started = time.perf_counter()
+        assert calls(0.0) == 13, "a layer each, and the head"
+        whole = time.perf_counter() - started
+        assert calls(10.0) == 1
+        assert sorted(calls(whole / 3) for _ in range(5))[2] in range(2, 9)
+        with pytest.raises(InvalidArgument, match="seconds: expected 0 or more, found nan"):
+            stepper.begin([(tokens, 0, list(range(13)))])
+            stepper.advance(math.nan)
+
+
+def test_nothing_is_drawn_from_a_pass_that_is_not_done(model: Model) -> None:
+    runner = model.runner()
+    rows = [Row(sequence(PROMPTS[2], [0, 1]), 0, 30, True)]
+    runner.step(rows)
+    runner.begin(rows)
+    assert runner.advance(0.0) is None
+    with pytest.raises(InvalidArgument, match=r"sampling\.logits: expected 0 to -1"):
+        runner._draw(runner._whole)
 
 
 def test_bias_penalties_and_mask_reach_the_sampler(model: Model) -> None:

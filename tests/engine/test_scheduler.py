@@ -94,15 +94,6 @@ def test_a_tiny_budget_still_moves_a_prompt_beside_decoding_rows() -> None:
     assert len(late.tokens) == 5
 
 
-def test_a_step_without_prompts() -> None:
-    target = scheduler()
-    writing, reading = sequence(distinct(0, 4)), sequence(distinct(1, 40))
-    add(target, writing)
-    step(target)
-    add(target, reading)
-    assert counts(step(target)) == [(writing, 1), (reading, 40)]
-
-
 def test_answers_go_on_while_a_prompt_is_in_flight() -> None:
     target = scheduler()
     writing, reading = sequence(distinct(0, 4)), sequence(distinct(1, 40))
@@ -156,6 +147,28 @@ def test_who_is_in_flight_is_not_preempted() -> None:
     assert target.decode() == [], "there is no room for it, and nobody below who could go"
     commit(target, prompts)
     assert counts(target.decode()) == [(writing, 1)]
+
+
+def test_answers_have_room_to_grow_while_a_prompt_of_a_lower_class_is_in_flight() -> None:
+    """Forty blocks, of which the prompt could take all but eight when it comes: a block for each answer is left."""
+    target = scheduler(n_blocks=40)
+    high = [sequence(distinct(n, 4), max_tokens=50, priority=0) for n in range(4)]
+    low = sequence(distinct(9, 120), max_tokens=1, priority=2)
+    add(target, *high)
+    step(target)
+    step(target)
+    add(target, low)
+    prompts = target.prefill(1000)
+    for _ in range(4):
+        rows = target.decode()
+        assert [row.seq for row in rows] == high
+        commit(target, rows)
+    assert len(target.blocks.free) >= 0 and target.preemptions == 0
+    commit(target, prompts)
+    while any(seq in target.running for seq in high):
+        rows = target.decode()
+        assert {row.seq for row in rows} >= {seq for seq in high if seq in target.running}, "it is low that goes"
+        commit(target, rows)
 
 
 def test_rows_are_bounded() -> None:

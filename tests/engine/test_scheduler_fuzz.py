@@ -118,7 +118,7 @@ class Workload:
         before = {seq: seq.pending for seq in scheduler.running}
         self.prompts = scheduler.prefill(budget)
         check_rows(scheduler, before, self.prompts, budget)
-        check_admission(scheduler, before)
+        check_admission(scheduler)
         self.memory.begin(self.prompts)
         self.steps_to_go = self.rng.choice((1, 1, 2, 5))
 

@@ -6,7 +6,10 @@ tests/test_llm.py show the same of whole requests.
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import math
+import platform
 from pathlib import Path
 
 import gguf
@@ -62,6 +65,24 @@ def crowd(stepper: Stepper, tokens: list[int], neighbours: int) -> np.ndarray:
             count += take
         parts.append(stepper.step(rows, samples))
     return np.concatenate(parts)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="another processor's floats are not set up by the library")
+def test_a_program_that_rounds_upwards_changes_no_bit(tmp_path: Path) -> None:
+    """At positions far from 0, where rotations are not exact."""
+    write_tiny(tmp_path / "m.gguf", dtype="Q8_0")
+    tokens = random_tokens(60)
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    with Stepper(tmp_path / "m.gguf") as stepper:
+        usual = stepper.logits(tokens)
+        assert libm.fesetround(0x800) == 0
+        try:
+            upwards = stepper.logits(tokens)
+            stepper.begin([(tokens, 0, [5, 7])])
+            passed = stepper.advance(math.inf)
+        finally:
+            libm.fesetround(0)
+    assert same_bits(usual, upwards) and same_bits(usual, passed)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "Q8_0", "Q4_K"])

@@ -43,7 +43,8 @@ class Plan:
         return (
             f"weights {size(self.weight_bytes)} ({held}), KV cache {size(self.kv_bytes)} "
             f"({self.n_blocks * self.block_size} tokens of {self.kv_type}), scratch {size(self.scratch_bytes)}; "
-            f"context {self.context}, {self.max_batch} requests and {self.step_tokens} tokens a step, on {self.device}"
+            f"context {self.context}, {self.max_batch} requests a step, {self.step_tokens} tokens of prompts at once, "
+            f"on {self.device}"
         )
 
     def config(self) -> RunnerConfig:

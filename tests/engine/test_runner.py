@@ -127,12 +127,13 @@ def test_a_pass_stops_in_time(tmp_path: Path) -> None:
                 count += 1
             return count
 
-        calls(0.0)
-        started = time.perf_counter()
-        assert calls(0.0) == 13, "a layer each, and the head"
-        whole = time.perf_counter() - started
+        times = []
+        for _ in range(4):
+            started = time.perf_counter()
+            assert calls(0.0) == 13, "a layer each, and the head"
+            times.append(time.perf_counter() - started)
         assert calls(10.0) == 1
-        assert sorted(calls(whole / 3) for _ in range(5))[2] in range(2, 9)
+        assert sorted(calls(min(times) / 3) for _ in range(5))[2] in range(2, 13)
         with pytest.raises(InvalidArgument, match="seconds: expected 0 or more, found nan"):
             stepper.begin([(tokens, 0, list(range(13)))])
             stepper.advance(math.nan)

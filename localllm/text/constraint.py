@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 _REMEMBERED = 16  # compiled forms
-# All sequences of a step wait for its masks: with these one takes up to about 15 ms, whatever the form, and less
-# than one as a rule. Enums of 12,000 words, 480 properties that may be left out, 1,900 alternatives of a grammar
-# and letters of all alphabets stay within them; the library's own step_lexer_fuel bounds what is left.
+# All sequences of a step, or of a pass, wait for its masks: with these one takes up to about 15 ms, whatever the form,
+# and less than one as a rule. Enums of 12,000 words, 480 properties that may be left out, 1,900 alternatives of a
+# grammar and letters of all alphabets stay within them; the library's own step_lexer_fuel bounds what is left.
 _LIMITS: Any = {"initial_lexer_fuel": 200_000, "step_max_items": 10_000, "verbose_errors": False}
 
 

@@ -8,7 +8,7 @@
 
 typedef struct ll_gguf ll_gguf;     /* a mapped GGUF file, all of its splits */
 typedef struct ll_model ll_model;   /* weights bound to an architecture */
-typedef struct ll_runner ll_runner; /* one device, one KV pool, one step at a time */
+typedef struct ll_runner ll_runner; /* one device, one KV pool, one call at a time */
 
 enum {
     LL_OK = 0,
@@ -157,7 +157,7 @@ typedef struct {
 
 /* How one sampled token is drawn. Order: mask, bias, penalties, top_k, top_p, min_p, temperature. */
 typedef struct {
-    int32_t logits;            /* which of the last step's samples */
+    int32_t logits;            /* which sample of the batch that was done last */
     float temperature;         /* 0 is greedy */
     int32_t top_k;             /* 0 is off */
     float top_p, min_p;        /* 1 and 0 are off */
@@ -213,7 +213,7 @@ int ll_begin(ll_runner *runner, const ll_batch *batch);
 int ll_advance(ll_runner *runner, double seconds, int32_t *done);
 /* Copies the logits of the batch that was done last: out is (n_samples, n_vocab). Going on with one loses them. */
 int ll_logits(ll_runner *runner, float *out);
-/* Draws n tokens from the last step's logits. tokens (n), logprobs (n), top_ids and top_logprobs (n, max_top). A row
+/* Draws n tokens from the logits of that batch. tokens (n), logprobs (n), top_ids and top_logprobs (n, max_top). A row
  * whose logits are not finite, or whose mask allows nothing, gets the token -1. */
 int ll_sample(ll_runner *runner, const ll_sampling *rows, int32_t n, int32_t max_top, int32_t *tokens, float *logprobs,
               int32_t *top_ids, float *top_logprobs);

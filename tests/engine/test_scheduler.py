@@ -50,6 +50,14 @@ def commit(target: Scheduler, rows: list[Row], token: int = 7) -> None:
     target.commit(rows, [token] * sum(row.samples for row in rows))
 
 
+def in_flight(target: Scheduler, writing: Sequence, reading: Sequence) -> list[Row]:
+    """The rows of a pass over the prompt of one, while the other is being answered."""
+    add(target, writing)
+    step(target)
+    add(target, reading)
+    return target.prefill(1000)
+
+
 def counts(rows: list[Row]) -> list[tuple[Sequence, int]]:
     return [(row.seq, row.count) for row in rows]
 
@@ -97,10 +105,7 @@ def test_a_tiny_budget_still_moves_a_prompt_beside_decoding_rows() -> None:
 def test_answers_go_on_while_a_prompt_is_in_flight() -> None:
     target = scheduler()
     writing, reading = sequence(distinct(0, 4)), sequence(distinct(1, 40))
-    add(target, writing)
-    step(target)
-    add(target, reading)
-    prompts = target.prefill(1000)
+    prompts = in_flight(target, writing, reading)
     for _ in range(3):
         rows = target.decode()
         assert counts(rows) == [(writing, 1)]
@@ -112,10 +117,7 @@ def test_answers_go_on_while_a_prompt_is_in_flight() -> None:
 def test_the_last_token_of_a_prompt_in_flight_is_not_decoded_again() -> None:
     target = scheduler()
     first, again = sequence(distinct(0, 9)), sequence(distinct(0, 9))
-    add(target, first)
-    step(target)
-    add(target, again)
-    prompts = target.prefill(1000)
+    prompts = in_flight(target, first, again)
     assert counts(prompts) == [(again, 1)] and counts(target.decode()) == [(first, 1)]
     target.abandon(prompts)
     assert counts(target.decode()) == [(first, 1), (again, 1)]
@@ -137,10 +139,7 @@ def test_blocks_of_a_sequence_that_is_ended_in_flight_are_kept_until_the_pass_is
 def test_who_is_in_flight_is_not_preempted() -> None:
     target = scheduler(n_blocks=6)
     writing, reading = sequence(distinct(0, 8), max_tokens=16), sequence(distinct(1, 11), max_tokens=1)
-    add(target, writing)
-    step(target)
-    add(target, reading)
-    prompts = target.prefill(1000)
+    prompts = in_flight(target, writing, reading)
     assert counts(prompts) == [(reading, 11)]
     for _ in range(4):
         commit(target, target.decode())
@@ -149,26 +148,30 @@ def test_who_is_in_flight_is_not_preempted() -> None:
     assert counts(target.decode()) == [(writing, 1)]
 
 
-def test_answers_have_room_to_grow_while_a_prompt_of_a_lower_class_is_in_flight() -> None:
-    """Forty blocks, of which the prompt could take all but eight when it comes: a block for each answer is left."""
+def test_a_block_for_each_answer_is_left_while_a_prompt_of_a_lower_class_is_in_flight() -> None:
     target = scheduler(n_blocks=40)
     high = [sequence(distinct(n, 4), max_tokens=50, priority=0) for n in range(4)]
-    low = sequence(distinct(9, 120), max_tokens=1, priority=2)
+    low = sequence(distinct(9, 112), max_tokens=1, priority=2)
     add(target, *high)
     step(target)
     step(target)
     add(target, low)
-    prompts = target.prefill(1000)
-    for _ in range(4):
+    prompts = target.prefill(56)
+    assert counts(prompts) == [(low, 56)]
+    for _ in range(5):  # of which the fourth takes a block for each
         rows = target.decode()
         assert [row.seq for row in rows] == high
         commit(target, rows)
-    assert len(target.blocks.free) >= 0 and target.preemptions == 0
     commit(target, prompts)
+    assert len(target.blocks.free) == 14, "as many as the rest of the prompt would take"
+    assert target.prefill(56) == []
     while any(seq in target.running for seq in high):
         rows = target.decode()
-        assert {row.seq for row in rows} >= {seq for seq in high if seq in target.running}, "it is low that goes"
+        assert {row.seq for row in rows} >= {seq for seq in high if seq in target.running}
         commit(target, rows)
+    while target.unfinished:
+        step(target)
+    assert len(low.tokens) == 113
 
 
 def test_rows_are_bounded() -> None:

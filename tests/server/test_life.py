@@ -222,14 +222,14 @@ def test_a_client_that_reads_slowly_gets_all(tiny: Path) -> None:
 def test_a_failed_step_ends_its_requests_with_a_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(tiny) as server:
         runner = server.llm._engine._runner
-        step, fails = runner.step, threading.Event()
+        begin, fails = runner.begin, threading.Event()
 
         def failing(rows: Any) -> Any:
             if fails.is_set():
                 raise DeviceError("the wire at /dev/secret came off")
-            return step(rows)
+            return begin(rows)
 
-        monkeypatch.setattr(runner, "step", failing)
+        monkeypatch.setattr(runner, "begin", failing)
         fails.set()
         reply = server.post("/v1/completions", LONG)
         assert reply.status_code == 503 and reply.json()["error"]["code"] == "device_error"

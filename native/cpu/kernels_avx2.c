@@ -12,9 +12,6 @@ enum { SIZES = 3 };
 /* SPAN_WIDE: codes are signed and need eight bits: |code| times q with the code's sign, one step at a time. */
 enum span { SPAN_WIDE = 1, SPAN_6_BITS = 2, SPAN_5_BITS = 4, SPAN_4_BITS = 8 };
 
-/* A sum that is added to now: left to itself the compiler adds pairwise in the end, and has no registers for that. */
-INLINE void in_turn(vi *sum) { __asm__("" : "+x"(*sum)); }
-
 /* For every panel of some, and every token. */
 #define EACH(i, t) UNROLL for (int i = 0; i < width; i++) UNROLL for (int t = 0; t < tokens; t++)
 

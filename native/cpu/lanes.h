@@ -133,6 +133,10 @@ INLINE vf vf_of_half(vi a) {
 
 #endif
 
+/* A register that is made here and now. Left to itself the compiler adds sums pairwise in the end, and has no registers
+ * for that; and it loads twice what is used twice. */
+INLINE void in_turn(vi *sum) { __asm__("" : "+v"(*sum)); }
+
 /* LANES rows of weights, `stride` bytes apart, and the weights to tell of meanwhile, or NULL. */
 struct rows {
     const uint8_t *first;

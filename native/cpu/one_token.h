@@ -18,13 +18,6 @@ INLINE void prefetch(const uint8_t *p, int32_t ahead, int bytes) {
         _mm_prefetch((const char *)((uintptr_t)p + (uintptr_t)(ahead + i)), _MM_HINT_T0);
 }
 
-/* What a batch of a row's supers leaves: sums by lanes, and the halves that scale them. */
-struct batch {
-    vi sums[BATCH];
-    __m128i mins[BATCH];
-    uint32_t scales[BATCH]; /* d in the low half, that of the minima in the high one */
-};
-
 INLINE __m256i eight_words(const uint32_t w[8]) {
     return _mm256_setr_epi32((int)w[0], (int)w[1], (int)w[2], (int)w[3], (int)w[4], (int)w[5], (int)w[6], (int)w[7]);
 }
@@ -34,15 +27,6 @@ INLINE vi sum_quarters(const vi v[4]) {
     vi a = vi_add32(vi_low32(v[0], v[1]), vi_high32(v[0], v[1])),
        b = vi_add32(vi_low32(v[2], v[3]), vi_high32(v[2], v[3]));
     return vi_add32(vi_low64(a, b), vi_high64(a, b));
-}
-
-/* Lane b: the sum of the four lanes of b. */
-INLINE __m256i sum_fours(const __m128i in[BATCH]) {
-    __m256i r[4];
-    UNROLL for (int i = 0; i < 4; i++) r[i] = _mm256_set_m128i(in[i + 4], in[i]);
-    __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1])),
-            b = _mm256_add_epi32(_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3]));
-    return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
 }
 
 #if defined(__AVX512F__)
@@ -94,7 +78,9 @@ INLINE bool has_minima(int32_t type) { return type == LL_Q4_K || type == LL_Q5_K
 INLINE void batch_of_supers(int32_t type, int bytes, int count, int32_t ahead, const uint8_t *p, const int8_t *q,
                             const int16_t *q_sums, float *sums, float *mins) {
     struct batch batch = {0};
-    UNROLL for (int b = 0; b < count; b++, p += bytes, q += 256, q_sums += SUPER_SUMS) {
+    if (has_minima(type)) heads_4_5(p, bytes, count, q_sums, &batch, mins);
+    UNROLL for (int b = 0; b < BATCH; b++, p += bytes, q += 256, q_sums += SUPER_SUMS) {
+        if (b == count) break;
         prefetch(p, ahead, bytes);
         if (has_minima(type))
             super_4_5(type == LL_Q5_K, p, q, q_sums, &batch, b);

@@ -13,11 +13,19 @@ INLINE const int8_t *columns(const int8_t *q, int block) { return q + 32 * block
 
 /* ---- a scale per 256 columns ---- */
 
-/* The scaled sums of a batch, and of its minima. */
+/* What a batch of a row's supers leaves. Where there are minima, heads_4_5() makes d and subs. */
+struct batch {
+    vi sums[BATCH];         /* by lanes */
+    uint32_t scales[BATCH]; /* halves that scale them; or d: the same as floats */
+    vf d;
+    vi subs[4];             /* [i] sub-scales of supers 2 i and 2 i + 1, eight bytes each, twice */
+};
+
+/* The scaled sums of a batch. */
 INLINE void scale_batch(bool min, const struct batch *in, float sums[BATCH], float mins[BATCH]) {
-    vi halves = eight_words(in->scales);
-    _mm256_storeu_ps(sums, vf_mul(vf_of(sum_registers(in->sums)), vf_of_half(halves)));
-    if (min) _mm256_storeu_ps(mins, vf_mul(vf_of(sum_fours(in->mins)), vf_negate(vf_of_half(vi_shr32(halves, 16)))));
+    (void)mins;
+    vf d = min ? in->d : vf_of_half(eight_words(in->scales));
+    _mm256_storeu_ps(sums, vf_mul(vf_of(sum_registers(in->sums)), d));
 }
 
 INLINE bool arrange_supers(int32_t type, const int8_t *q, int32_t k, int8_t *out) {
@@ -28,32 +36,68 @@ INLINE bool arrange_supers(int32_t type, const int8_t *q, int32_t k, int8_t *out
 /* isum with 32 codes times q added, whose halves have the scales that `spread` takes from words. */
 INLINE vi add_scaled(vi isum, vi codes, const int8_t *q, vi words, vi spread) {
     vi pairs = _mm256_maddubs_epi16(codes, load_32(q));
-    return vi_dot16(isum, pairs, _mm256_shuffle_epi8(words, spread));
+    isum = vi_dot16(isum, pairs, _mm256_shuffle_epi8(words, spread));
+    in_turn(&isum);
+    return isum;
 }
 INLINE vi word_twice(int low, int high) {
     vi both = vi_set16(2 * low | (2 * low + 1) << 8);
     return low == high ? both
                        : _mm256_inserti128_si256(both, _mm_set1_epi16((short)(2 * high | (2 * high + 1) << 8)), 1);
 }
+/* A byte as words. */
+INLINE vi byte_wide(int at) { return vi_set16((int16_t)(0x8000 | at)); }
+
+/* The first sixteen bytes of `count` places, or zeros in the place of those that are not there. */
+INLINE void load_heads(const void *p, int64_t stride, int count, vi head[4]) {
+    uint8_t staged[BATCH][16] = {{0}};
+    if (count < BATCH) {
+        for (int i = 0; i < count; i++) memcpy(staged[i], (const uint8_t *)p + i * stride, 16);
+        p = staged, stride = 16;
+    }
+    load_columns((struct rows){p, stride, NULL}, 0, head);
+}
+
+/* The heads of a batch of Q4_K or Q5_K, a super a lane: one by one they take as long as all else. */
+INLINE void heads_4_5(const uint8_t *p, int bytes, int count, const int16_t *q_sums, struct batch *out,
+                      float mins[BATCH]) {
+    vi head[4], sums[4], scale[2], min[2], msum = vi_set32(0);
+    load_heads(p, bytes, count, head);
+    load_heads(q_sums + 16, SUPER_SUMS * (int64_t)sizeof *q_sums, count, sums);
+    k_scales(head, scale, min);
+    UNROLL for (int i = 0; i < 4; i++) {
+        int two = 2 * (i % 2); /* bytes of each lane, as words */
+        vi spread = _mm256_setr_epi8(two, -1, two + 1, -1, two + 4, -1, two + 5, -1, two + 8, -1, two + 9, -1, two + 12,
+                                     -1, two + 13, -1, two, -1, two + 1, -1, two + 4, -1, two + 5, -1, two + 8, -1,
+                                     two + 9, -1, two + 12, -1, two + 13, -1);
+        msum = vi_dot16(msum, vi_shuffle8(min[i / 2], spread), sums[i]);
+    }
+    _mm256_storeu_ps(mins, vf_mul(vf_of(msum), vf_negate(vf_of_half(vi_shr32(head[0], 16)))));
+    out->d = vf_of_half(head[0]);
+    vi even = vi_low32(scale[0], scale[1]), odd = vi_high32(scale[0], scale[1]); /* supers 0 1 4 5, and 2 3 6 7 */
+    out->subs[0] = _mm256_permute2x128_si256(even, even, 0x00);
+    out->subs[1] = _mm256_permute2x128_si256(odd, odd, 0x00);
+    out->subs[2] = _mm256_permute2x128_si256(even, even, 0x11);
+    out->subs[3] = _mm256_permute2x128_si256(odd, odd, 0x11);
+}
 
 /* Q4_K, or Q5_K, which has a fifth bit of every code before its nibbles. */
 INLINE void super_4_5(bool five, const uint8_t *p, const int8_t *q, const int16_t *sums, struct batch *out, int at) {
-    vi words = _mm256_cvtepu8_epi16(scales_and_minima(p + 4)), fifth = vi_set32(0), isum = fifth, more = fifth;
-    vi scales = _mm256_permute4x64_epi64(words, 0x44);
+    (void)sums;
+    vi isum = vi_set32(0), more = isum, fifth = isum, scales = out->subs[at / 2];
     if (five) fifth = load_32(p + 16);
     UNROLL for (int i = 0; i < 4; i++) {
-        vi bytes = load_32(p + (five ? 48 : 16) + 32 * i), low = low_nibbles(bytes), high = high_nibbles(bytes);
+        vi bytes = load_32(p + (five ? 48 : 16) + 32 * i);
+        in_turn(&bytes); /* one load for both halves */
+        vi low = low_nibbles(bytes), high = high_nibbles(bytes);
         if (five) {
             low = vi_or(low, move_bits(fifth, 2 * i, 4, 16));
             high = vi_or(high, move_bits(fifth, 2 * i + 1, 4, 16));
         }
-        isum = add_scaled(isum, low, columns(q, 2 * i), scales, word_twice(2 * i, 2 * i));
-        more = add_scaled(more, high, columns(q, 2 * i + 1), scales, word_twice(2 * i + 1, 2 * i + 1));
+        isum = add_scaled(isum, low, columns(q, 2 * i), scales, byte_wide(8 * (at % 2) + 2 * i));
+        more = add_scaled(more, high, columns(q, 2 * i + 1), scales, byte_wide(8 * (at % 2) + 2 * i + 1));
     }
     out->sums[at] = vi_add32(isum, more);
-    __m128i pairs = load16(sums + 16);
-    out->mins[at] = _mm_madd_epi16(_mm256_extracti128_si256(words, 1), pairs);
-    out->scales[at] = (uint32_t)load_i32(p);
 }
 
 /* Where each sixteen columns have a scale of their own: half h of the columns, 32 of them from 32 j on. */

@@ -5,12 +5,28 @@
 
 /* ---- a scale per 256 columns ---- */
 
+/* What a batch of a row's supers leaves: sums by lanes, and the halves that scale them. */
+struct batch {
+    vi sums[BATCH];
+    __m128i mins[BATCH];
+    uint32_t scales[BATCH]; /* d in the low half, that of the minima in the high one */
+};
+
 /* Lane b: the sum of register b's lanes. */
 INLINE __m256i sum_registers(const vi in[BATCH]) {
     vi low = sum_quarters(in), high = sum_quarters(in + 4);
     vi both = vi_add32(_mm512_shuffle_i64x2(low, high, 0x44), _mm512_shuffle_i64x2(low, high, 0xee));
     vi folded = vi_add32(both, _mm512_shuffle_i64x2(both, both, 0xb1));
     return _mm256_inserti128_si256(_mm512_castsi512_si256(folded), _mm512_extracti32x4_epi32(folded, 2), 1);
+}
+
+/* Lane b: the sum of the four lanes of b. */
+INLINE __m256i sum_fours(const __m128i in[BATCH]) {
+    __m256i r[4];
+    UNROLL for (int i = 0; i < 4; i++) r[i] = _mm256_set_m128i(in[i + 4], in[i]);
+    __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1])),
+            b = _mm256_add_epi32(_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3]));
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
 }
 
 /* The scaled sums of a batch, and of its minima. */
@@ -39,6 +55,11 @@ static const int16_t four_words[4][32] __attribute__((aligned(64))) = {
 
 INLINE vi spread(const int16_t index[32], __m256i words) {
     return _mm512_permutexvar_epi16(vi_load(index), _mm512_castsi256_si512(words));
+}
+
+/* Heads are unpacked with their supers. */
+INLINE void heads_4_5(const uint8_t *p, int bytes, int count, const int16_t *q_sums, struct batch *out, float *mins) {
+    (void)p, (void)bytes, (void)count, (void)q_sums, (void)out, (void)mins;
 }
 
 /* Q4_K, or Q5_K, which has a fifth bit of every code before its nibbles. q is arranged by arrange_q4_k. */

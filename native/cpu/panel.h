@@ -273,17 +273,21 @@ static inline void fill_Q3_K(struct rows p, int64_t first, int count, struct pan
     for (int b = 0; b < count; b++) put_subs(sub_pair(s, b), b, Q3_K_OFFSET, out);
 }
 
-/* The twelve bytes of six-bit scales and minima that Q4_K and Q5_K share, and their two half-precision factors. */
+/* The heads of Q4_K and Q5_K: two half-precision factors and twelve bytes of six-bit scales and minima. Each byte of a
+ * lane is one of eight then, four in each of two registers. */
+INLINE void k_scales(const vi head[4], vi scale[2], vi min[2]) {
+    scale[0] = vi_and(head[1], vi_set8(63));
+    min[0] = vi_and(head[2], vi_set8(63));
+    scale[1] = vi_or(low_nibbles(head[3]), move_bits(head[1], 6, 4, 48));
+    min[1] = vi_or(high_nibbles(head[3]), move_bits(head[2], 6, 4, 48));
+}
+
 INLINE void put_k_scales(struct rows p, int64_t at, int count, struct panel *out) {
     vi t[4], scale[2], min[2];
     load_columns(p, at, t);
-    vf d = vf_of_half(t[0]), m = vf_negate(vf_of_half(vi_shr32(t[0], 16)));
-    scale[0] = vi_and(t[1], vi_set8(63));
-    min[0] = vi_and(t[2], vi_set8(63));
-    scale[1] = vi_or(low_nibbles(t[3]), move_bits(t[1], 6, 4, 48));
-    min[1] = vi_or(high_nibbles(t[3]), move_bits(t[2], 6, 4, 48));
-    vf_store(out->d[0], d);
-    vf_store(out->m[0], m);
+    k_scales(t, scale, min);
+    vf_store(out->d[0], vf_of_half(t[0]));
+    vf_store(out->m[0], vf_negate(vf_of_half(vi_shr32(t[0], 16))));
     for (int b = 0; b < count; b++)
         vi_store(out->sub[b][0], sub_factor(vi_and(vi_shr32(scale[b / 4], 8 * (b % 4)), vi_set32(255))));
     for (int i = 0; i < count / 2; i++) {

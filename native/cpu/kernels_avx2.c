@@ -83,13 +83,10 @@ INLINE void super_core(int tokens, bool halves, bool min, bool takes, enum span 
             UNROLL for (int i = 0; i < width; i++) weight[i] = vi_load(p[i].sub[b][h]);
             dot_steps(tokens, span, p, q, b, 4 * h, halves ? 4 * h + 4 : 8, weight, isum, &next);
         }
-        if (!takes || (!halves && b % 2)) continue;
-        EACH(i, t) {
-            vi sums = vi_set32(load_i32(x->sums + t * SUPER_SUMS + (halves ? 2 * b : 16 + b)));
-            vi *to = min ? &msum[i][t] : &isum[i][t];
-            *to = vi_dot16(*to, vi_load(p[i].pairs[halves ? b : b / 2]), sums);
-        }
+        if (takes && halves) add_pairs(tokens, width, true, b, b + 1, p, x, min ? msum : isum);
     }
+    /* Not beside the blocks, where registers are short: 4 % of Q4_K. Q6_K would lose as much. */
+    if (takes && !halves) add_pairs(tokens, width, false, 0, CHUNK / 2, p, x, min ? msum : isum);
     *x->next = next;
     UNROLL for (int i = 0; i < width; i++) add_super(tokens, min, p + i, x, isum[i], msum[i], acc + i * LANES, ld);
 }

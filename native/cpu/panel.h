@@ -3,6 +3,8 @@
  * Reads only bytes that belong to the rows' own blocks. */
 #ifndef PANEL_H
 #define PANEL_H
+#include <stdbool.h>
+
 #include "kernels.h"
 #include "lanes.h"
 #include "quant/formats.h"
@@ -46,6 +48,18 @@ struct tile {
 
 INLINE const int8_t *tile_q(const struct tile *x, int token, int block) {
     return x->q + (block / 2 * x->rows + token) * 64 + block % 2 * 32;
+}
+
+/* Adds pairs [from, to) of sums of q times what `width` panels have for them: the minima, or what takes back the codes'
+ * offset. */
+INLINE void add_pairs(int tokens, int width, bool halves, int from, int to, const struct panel *p, const struct tile *x,
+                      vi (*sum)[TILE]) {
+    for (int pair = from; pair < to; pair++) {
+        UNROLL for (int t = 0; t < tokens; t++) {
+            vi two = vi_set32(load_i32(x->sums + t * SUPER_SUMS + (halves ? 0 : 16) + 2 * pair));
+            UNROLL for (int i = 0; i < width; i++) sum[i][t] = vi_dot16(sum[i][t], vi_load(p[i].pairs[pair]), two);
+        }
+    }
 }
 
 /* Adds the tokens' sums of a super, and of its minima, to acc. */

@@ -64,17 +64,6 @@ INLINE void add_scaled_steps(int tokens, const struct panel *p, const int8_t *q,
     }
 }
 
-/* Adds sums of q, two at a time, times what the panels have for them: the minima, or what takes back the codes' offset.
- * Not beside the steps: there are no registers for it. */
-INLINE void add_pairs(int tokens, bool halves, const struct panel *p, const struct tile *x, vi (*to)[TILE]) {
-    for (int pair = 0; pair < (halves ? CHUNK : CHUNK / 2); pair++) {
-        UNROLL for (int t = 0; t < tokens; t++) {
-            vi sums = vi_set32(load_i32(x->sums + t * SUPER_SUMS + (halves ? 0 : 16) + 2 * pair));
-            UNROLL for (int i = 0; i < ABREAST; i++) to[i][t] = vi_dot16(to[i][t], vi_load(p[i].pairs[pair]), sums);
-        }
-    }
-}
-
 /* Types with a scale per 256 columns; halves: sub-scales per 16 of them, not 32. */
 INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p, const struct tile *x, float *acc,
                        int64_t ld) {
@@ -87,7 +76,8 @@ INLINE void super_core(int tokens, bool halves, bool min, const struct panel *p,
         if (halves) add_scaled_steps(tokens, p, q, b, 4, 8, isum, &next);
     }
     *x->next = next;
-    add_pairs(tokens, halves, p, x, min ? msum : isum);
+    /* Not beside the steps: there are no registers for it. */
+    add_pairs(tokens, ABREAST, halves, 0, halves ? CHUNK : CHUNK / 2, p, x, min ? msum : isum);
     UNROLL for (int i = 0; i < ABREAST; i++) add_super(tokens, min, p + i, x, isum[i], msum[i], acc + i * LANES, ld);
 }
 

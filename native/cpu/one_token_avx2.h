@@ -61,16 +61,14 @@ INLINE void load_heads(const void *p, int64_t stride, int count, vi head[4]) {
 /* The heads of a batch of Q4_K or Q5_K, a super a lane: one by one they take as long as all else. */
 INLINE void heads_4_5(const uint8_t *p, int bytes, int count, const int16_t *q_sums, struct batch *out,
                       float mins[BATCH]) {
+    const vi two_words = vi_repeat128(_mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
     vi head[4], sums[4], scale[2], min[2], msum = vi_set32(0);
     load_heads(p, bytes, count, head);
     load_heads(q_sums + 16, SUPER_SUMS * (int64_t)sizeof *q_sums, count, sums);
     k_scales(head, scale, min);
     UNROLL for (int i = 0; i < 4; i++) {
-        int two = 2 * (i % 2); /* bytes of each lane, as words */
-        vi spread = _mm256_setr_epi8(two, -1, two + 1, -1, two + 4, -1, two + 5, -1, two + 8, -1, two + 9, -1, two + 12,
-                                     -1, two + 13, -1, two, -1, two + 1, -1, two + 4, -1, two + 5, -1, two + 8, -1,
-                                     two + 9, -1, two + 12, -1, two + 13, -1);
-        msum = vi_dot16(msum, vi_shuffle8(min[i / 2], spread), sums[i]);
+        vi two = vi_shr32(min[i / 2], 16 * (i % 2));
+        msum = vi_dot16(msum, vi_shuffle8(two, two_words), sums[i]);
     }
     _mm256_storeu_ps(mins, vf_mul(vf_of(msum), vf_negate(vf_of_half(vi_shr32(head[0], 16)))));
     out->d = vf_of_half(head[0]);

@@ -29,7 +29,7 @@ TYPES = FLOATS + list(HALVES)
 # rows, blocks of the type (or 23 columns of a float type) and tokens; 16 rows, 8 blocks of 32 and 8 tokens are a tile
 SHAPES = [
     (1, 1, 1), (16, 8, 1), (17, 9, 3), (5, 3, 40), (67, 10, 13), (64, 16, 8), (33, 7, 9), (130, 2, 1), (3, 24, 2),
-    (37, 32, 1), (18, 80, 1), (35, 11, 6),
+    (37, 32, 1), (18, 80, 1), (35, 11, 6), (19, 13, 1),
 ]  # fmt: skip
 
 
